@@ -1,0 +1,34 @@
+# Two commands on a fresh machine: `make demo` does the main job, `make test` proves that it is right.
+# Both build their own .venv from constraints.txt; nothing else on the machine is touched.
+
+# paddle2onnx has wheels for Python 3.11 and 3.12 only.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test slow check bench clean
+
+demo: $(READY) ## Export alexnet-dy and its baseline, check, benchmark at batch 512, predict on real images.
+	$(BIN)/python examples/01_main_job.py
+
+test: $(READY) ## Every test but the slow ones.
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(READY) ## The slow tests alone.
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY) ## Format, lint, types, layer rule.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "dyx needs Python 3.11 or 3.12 to export (paddle2onnx has no other wheels); none was found on PATH. Set PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[paddle,onnx,openvino,bench,dev]'
+	touch $(READY)
+
+clean: ## Remove what these commands made.
+	rm -rf .venv bundles build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

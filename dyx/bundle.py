@@ -1,0 +1,170 @@
+"""A bundle: the folder that the author half writes and the deploy half opens.
+
+`dyx.json` (the manifest), `model.onnx` and/or `model.json` + `model.pdiparams`, and `samples.npz`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dyx.errors import BundleAltered, BundleMissing
+from dyx.preprocess import Preprocess
+from dyx.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA = 1
+MANIFEST = "dyx.json"
+SAMPLES = "samples.npz"
+ONNX_MODEL = "model.onnx"
+PADDLE_PROGRAM = "model.json"
+PADDLE_PARAMETERS = "model.pdiparams"
+FORMAT_FILES = {"paddle": (PADDLE_PROGRAM, PADDLE_PARAMETERS), "onnx": (ONNX_MODEL,)}
+"""Format to the files that make it up, in the order in which an export makes them."""
+
+_REQUIRED = (
+    *("schema", "model", "inputs", "outputs", "preprocess", "labels", "temperature"),
+    *("weights", "plan", "parity", "versions", "files"),
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few inputs and what the dynamic network answers in float64.
+
+    Attributes:
+        image: float32 `(n, 3, H, W)`.
+        logits: float64 `(n, classes)`.
+        kind: What sort of input each row is ("normal", "zeros" …); errors are scaled within a kind.
+    """
+
+    image: np.ndarray
+    logits: np.ndarray
+    kind: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The network's name: of the zoo, or as the user gave it."""
+        return str(self.manifest["model"])
+
+    @property
+    def input(self) -> TensorSpec:
+        """The one input, `image`."""
+        return TensorSpec.from_json(self.manifest["inputs"][0])
+
+    @property
+    def output(self) -> TensorSpec:
+        """The one output, `logits`."""
+        return TensorSpec.from_json(self.manifest["outputs"][0])
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How a picture becomes the input."""
+        return Preprocess.from_json(self.manifest["preprocess"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One name per class."""
+        return tuple(self.manifest["labels"])
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats whose files the bundle holds."""
+        files = self.manifest["files"]
+        return tuple(name for name, needed in FORMAT_FILES.items() if all(file in files for file in needed))
+
+    def file(self, name: str) -> Path:
+        """The path of one file of the bundle."""
+        return self.path / name
+
+    def samples(self) -> Samples:
+        """The inputs and references that prove the bundle on any machine."""
+        import numpy as np
+
+        try:
+            with np.load(self.file(SAMPLES), allow_pickle=False) as arrays:
+                return Samples(arrays["image"], arrays["logits"], arrays["kind"])
+        except (OSError, KeyError, ValueError) as error:
+            raise BundleAltered(self.path, {SAMPLES: f"cannot be read ({error})"}) from error
+
+    def verify(self) -> None:
+        """Compare every file with its hash. Raises BundleAltered with all that differ."""
+        faults = {}
+        for name, expected in self.manifest["files"].items():
+            path = self.file(name)
+            if not path.is_file():
+                faults[name] = "is missing"
+            elif sha256(path) != expected:
+                faults[name] = "has another sha256 than the manifest says"
+        if faults:
+            raise BundleAltered(self.path, faults)
+
+
+def read_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
+    """The bundle in a folder, its files compared with their hashes unless `verify` is false.
+
+    Raises BundleMissing where there is none, BundleAltered where it is not as it was written.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleMissing(folder, "there is no such folder" if not folder.exists() else "it is not a folder")
+    if not (folder / MANIFEST).is_file():
+        raise BundleMissing(folder, f"the folder holds no {MANIFEST}")
+    bundle = Bundle(folder, _read_manifest(folder))
+    if verify:
+        bundle.verify()
+    return bundle
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleAltered(folder, {MANIFEST: f"cannot be read ({error})"}) from error
+    if not isinstance(manifest, dict):
+        raise BundleAltered(folder, {MANIFEST: "is no JSON object"})
+    if manifest.get("schema") != SCHEMA:
+        raise BundleAltered(folder, {MANIFEST: f"has schema {manifest.get('schema')!r}, this dyx reads {SCHEMA}"})
+    lacking = [key for key in _REQUIRED if key not in manifest]
+    if lacking:
+        raise BundleAltered(folder, {MANIFEST: f"lacks {', '.join(lacking)}"})
+    # File names come from the manifest: none may lead out of the bundle.
+    strange = [name for name in manifest["files"] if Path(name).name != name]
+    if strange:
+        raise BundleAltered(folder, {MANIFEST: f"names files outside the bundle: {', '.join(strange)}"})
+    return manifest
+
+
+def write_samples(folder: Path, samples: Samples) -> None:
+    """Write `samples.npz` into a folder."""
+    import numpy as np
+
+    np.savez_compressed(folder / SAMPLES, image=samples.image, logits=samples.logits, kind=samples.kind)
+
+
+def write_manifest(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Write `dyx.json` into a folder, last of all its files, with the hash of every other one."""
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    manifest = {"schema": SCHEMA, **entries, "files": files}
+    text = json.dumps(manifest, indent=2, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,158 @@
+"""What an exported graph holds: operators, parameters, arithmetic, and whether it keeps the promises made of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from dyx.bundle import ONNX_MODEL, PADDLE_PROGRAM, Bundle
+from dyx.errors import BundleAltered, PackageMissing
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class Census:
+    """What stands in one graph.
+
+    Attributes:
+        format: "onnx" or "paddle".
+        opset: Of an ONNX graph, else None.
+        operators: Operator → how many.
+        parameters: Numbers in all initialisers, or None where only the weights file knows.
+        macs: Multiply-accumulates per image, of convolutions and matrix products; None where shapes are not known.
+        computed_kernels: Convolutions whose kernel is no constant.
+        free_batch: Whether the batch dimension is free in input and output.
+        foreign_domains: Operator domains other than ONNX's own.
+    """
+
+    format: str
+    opset: int | None
+    operators: Mapping[str, int]
+    parameters: int | None
+    macs: int | None
+    computed_kernels: int
+    free_batch: bool
+    foreign_domains: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, operators by falling count."""
+        ordered = dict(sorted(self.operators.items(), key=lambda item: (-item[1], item[0])))
+        return asdict(self) | {"operators": ordered, "foreign_domains": list(self.foreign_domains)}
+
+
+def take_census(bundle: Bundle) -> tuple[Census, ...]:
+    """A census of each graph of a bundle. Raises PackageMissing where onnx is needed and absent."""
+    counters = {"paddle": paddle_census, "onnx": onnx_census}
+    return tuple(counters[name](bundle.path) for name in bundle.formats)
+
+
+def broken_promises(census: Census, batch: int | str, *, computed_kernels: bool) -> tuple[str, ...]:
+    """What a graph holds that it should not, in words.
+
+    Args:
+        census: Of the graph.
+        batch: "dynamic", or the size it is frozen to.
+        computed_kernels: Whether the plan chose convolutions with computed kernels.
+    """
+    faults = []
+    if census.foreign_domains:
+        faults.append(f"operators of other domains: {', '.join(census.foreign_domains)}")
+    if census.computed_kernels and not computed_kernels:
+        faults.append(f"{census.computed_kernels} convolutions with a computed kernel that the plan did not choose")
+    if census.free_batch != (batch == "dynamic"):
+        faults.append(f"the batch is {'free' if census.free_batch else 'frozen'}, where the plan says {batch}")
+    return tuple(f"model.{'json' if census.format == 'paddle' else 'onnx'}: {fault}" for fault in faults)
+
+
+def onnx_census(folder: Path) -> Census:
+    """A census of `model.onnx` in a folder."""
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise PackageMissing("onnx", "onnx") from error
+    model = onnx.shape_inference.infer_shapes(onnx.load(folder / ONNX_MODEL))
+    graph = model.graph
+    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    ends = (graph.input[0], graph.output[0])
+    kernels = [node.input[1] for node in graph.node if node.op_type in _CONVOLUTIONS]
+    return Census(
+        format="onnx",
+        opset=model.opset_import[0].version,
+        operators=Counter(node.op_type for node in graph.node),
+        parameters=sum(prod(shape) for shape in constants.values()),
+        macs=_onnx_macs(graph, constants),
+        computed_kernels=sum(kernel not in constants for kernel in kernels),
+        free_batch=all(value.type.tensor_type.shape.dim[0].HasField("dim_param") for value in ends),
+        foreign_domains=tuple(sorted({node.domain for node in graph.node} - {"", "ai.onnx"})),
+    )
+
+
+def _onnx_macs(graph: Any, constants: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Per image; None where shape inference left a size open that is not the batch."""
+    shapes = dict(constants)
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        dimensions = value.type.tensor_type.shape.dim
+        # A free dimension is the batch: count one image.
+        shapes[value.name] = tuple(size.dim_value if size.HasField("dim_value") else 1 for size in dimensions)
+    try:
+        return sum(_node_macs(node, shapes) for node in graph.node)
+    except KeyError:
+        return None
+
+
+def _node_macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    if node.op_type in _CONVOLUTIONS:
+        return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
+    if node.op_type == "MatMul":
+        return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    if node.op_type == "Gemm":
+        transposed = any(entry.name == "transA" and entry.i for entry in node.attribute)
+        return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
+    return 0
+
+
+def paddle_census(folder: Path) -> Census:
+    """A census of `model.json` in a folder. Paddle itself is not needed: the program is JSON."""
+    try:
+        program = json.loads((folder / PADDLE_PROGRAM).read_text(encoding="utf-8"))
+        block = program["program"]["regions"][0]["blocks"][0]
+        operations = list(_operations(block))
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise BundleAltered(folder, {PADDLE_PROGRAM: f"is no Paddle program ({error!r})"}) from error
+    parameters = {value: shape for name, _, outputs in operations if name == "p" for value, shape in outputs}
+    ends = [shape for name, inputs, outputs in operations for _, shape in outputs if name == "data"]
+    kernels = [inputs[1] for name, inputs, _ in operations if "conv2d" in name and len(inputs) > 1]
+    return Census(
+        format="paddle",
+        opset=None,
+        operators=Counter(name for name, _, _ in operations if name != "p"),
+        parameters=sum(prod(shape) for shape in parameters.values()),
+        macs=None,
+        computed_kernels=sum(kernel not in parameters for kernel in kernels),
+        free_batch=all(shape and shape[0] == -1 for shape in ends),
+        foreign_domains=(),
+    )
+
+
+Operation = tuple[str, list[int], list[tuple[int, list[int]]]]
+
+
+def _operations(block: Mapping[str, Any]) -> Iterator[Operation]:
+    """(name, ids of inputs, (id, shape) of outputs) of each operation of a PIR block."""
+    for entry in block["ops"]:
+        inputs = [value["%"] for value in entry.get("I", [])]
+        outputs = entry.get("O", [])
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        yield entry["#"].removeprefix("1."), inputs, [(value["%"], _shape(value.get("TT"))) for value in outputs]
+
+
+def _shape(kind: Mapping[str, Any] | None) -> list[int]:
+    """The shape in a PIR tensor type; [] where it is no dense tensor."""
+    fields = (kind or {}).get("D")
+    return fields[1] if isinstance(fields, list) and len(fields) > 1 and isinstance(fields[1], list) else []

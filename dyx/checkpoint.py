@@ -1,0 +1,182 @@
+"""Reading state dicts without running code.
+
+A `.pdparams` is a pickle, and a pickle names functions to call. Here only those that rebuild arrays and plain
+containers are known; whatever else a file names is refused before anything is called.
+"""
+
+from __future__ import annotations
+
+import codecs
+import pickle
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from dyx.bundle import sha256
+from dyx.errors import CheckpointNotFinite, CheckpointUnreadable, CheckpointUnsafe, PackageMissing
+
+NAME_TABLE = "StructuredToParameterName@@"
+PIECES = "UnpackBigParamInfor@@"
+
+_ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """What `_codecs.encode` does for the byte strings of protocol 2; no other codec is reached."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding!r}")
+    return codecs.latin_1_encode(text)[0]
+
+
+def _allowed() -> dict[tuple[str, str], Any]:
+    """Everything that an honest file refers to (protocols 2 to 5, numpy 1 and 2)."""
+    rebuild = np.array(0).__reduce__()[0]
+    scalar = np.float32(0).__reduce__()[0]
+    names: dict[tuple[str, str], Any] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
+        ("builtins", "tuple"): tuple,
+        ("__builtin__", "tuple"): tuple,
+        ("collections", "OrderedDict"): OrderedDict,
+    }
+    for module in _ARRAY_MODULES:
+        names[module, "_reconstruct"] = rebuild
+        names[module, "scalar"] = scalar
+    return names
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that knows arrays and plain containers and refuses every other name."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        super().__init__(file)
+        self._path = path
+        self._known = _allowed()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The array function that a name stands for. Raises CheckpointUnsafe for any other name."""
+        try:
+            return self._known[module, name]
+        except KeyError:
+            raise CheckpointUnsafe(self._path, f"{module}.{name}") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        """No honest state dict holds one. Raises CheckpointUnsafe."""
+        raise CheckpointUnsafe(self._path, f"a persistent object {pid!r}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict that was read.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file.
+        arrays: Key to float32 array.
+        notes: What was changed on reading, in words ("12 tensors widened from bfloat16").
+    """
+
+    path: Path
+    sha256: str
+    arrays: Mapping[str, np.ndarray]
+    notes: tuple[str, ...]
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """The state dict in a `.pdparams` or `.safetensors`, floats as float32.
+
+    bfloat16 is widened; Paddle's name table is dropped; tensors that Paddle had split are joined.
+
+    Raises:
+        CheckpointUnreadable: Missing, empty, truncated, another format.
+        CheckpointUnsafe: It names something that could run code. Nothing was run.
+        CheckpointNotFinite: NaN or infinite values; every key is listed.
+    """
+    file = Path(path)
+    _check_present(file)
+    arrays = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    state = {key: _as_float32(file, key, array) for key, array in arrays.items()}
+    _check_finite(file, state)
+    return Checkpoint(file, sha256(file), state, _conversions(arrays))
+
+
+def _conversions(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """One sentence per dtype that was not float32."""
+    counts = Counter(str(array.dtype) for array in arrays.values() if array.dtype != np.float32)
+    names = {"uint16": "bfloat16 (stored as bare uint16)"}
+    return tuple(f"{count} tensors converted from {names.get(kind, kind)} to float32" for kind, count in counts.items())
+
+
+def _check_present(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointUnreadable(path, "there is no such file" if not path.exists() else "it is a folder")
+    if path.stat().st_size == 0:
+        raise CheckpointUnreadable(path, "the file is empty")
+    if zipfile.is_zipfile(path):
+        raise CheckpointUnreadable(path, "it is a zip archive (a PyTorch checkpoint?)")
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file:
+            content = _ArrayUnpickler(file, path).load()
+    except CheckpointUnsafe:
+        raise
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise CheckpointUnreadable(path, f"it is truncated or no pickle ({_said(error)})") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointUnreadable(path, f"it holds a {type(content).__name__}, not a state dict")
+    return _joined(path, dict(content))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _joined(path: Path, content: dict[Any, Any]) -> dict[str, np.ndarray]:
+    """Drop Paddle's bookkeeping; put tensors over 1 GiB, which protocols 2 and 3 split, together again."""
+    content.pop(NAME_TABLE, None)
+    for key, info in content.pop(PIECES, {}).items():
+        parts = [content.pop(name) for name in info["slices"]]
+        content[key] = np.concatenate([np.ravel(part) for part in parts]).reshape(info["OriginShape"])
+    strange = {str(key): type(value).__name__ for key, value in content.items() if not isinstance(value, np.ndarray)}
+    if strange:
+        listed = ", ".join(f"{key} ({kind})" for key, kind in strange.items())
+        raise CheckpointUnreadable(path, f"these entries are no arrays: {listed}")
+    return {str(key): value for key, value in content.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError as error:
+        raise PackageMissing("safetensors", "paddle") from error
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointUnreadable(path, f"it is no usable safetensors file ({error})") from error
+
+
+def _as_float32(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Floats as float32. Paddle stores bfloat16 as bare uint16 and fp8 as int8: widen the first, refuse the second."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
+    raise CheckpointUnreadable(
+        path, f"{key} has dtype {array.dtype}; weights are float32, float64, float16 or bfloat16"
+    )
+
+
+def _check_finite(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    bad = {key: int((~np.isfinite(array)).sum()) for key, array in state.items()}
+    bad = {key: count for key, count in bad.items() if count}
+    if bad:
+        raise CheckpointNotFinite(path, bad)

@@ -1,0 +1,83 @@
+"""What a person at a terminal sees while something runs. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+    from dyx.errors import DyxError
+
+_WIDE = 100
+
+
+def stdout() -> Console:
+    """The console for results; wide where nobody watches, so that tables in a file do not wrap."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+
+
+def stderr() -> Console:
+    """The console for progress, notes and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, width=None if sys.stderr.isatty() else _WIDE, highlight=False, soft_wrap=True)
+
+
+def show_error(error: DyxError) -> None:
+    """An error in one sentence, and what to do."""
+    from rich.markup import escape
+
+    console = stderr()
+    console.print(f"[bold red]error:[/] {escape(str(error))}")
+    if error.hint:
+        console.print(f"[dim] hint:[/] {escape(error.hint)}")
+
+
+def show_note(text: str) -> None:
+    """Something that the user should hear, said aloud."""
+    from rich.markup import escape
+
+    stderr().print(f"[bold yellow] note:[/] {escape(text)}")
+
+
+class Steps:
+    """Progress of long work: a spinner with the step's name on a terminal, a plain line per step elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = stderr()
+        self._status: Status | None = None
+        self._step = ""
+        self._since_s = 0.0
+
+    def __call__(self, step: str) -> None:
+        """The work has come to this step."""
+        self._finish()
+        self._step, self._since_s = step, time.perf_counter()
+        if self._status is not None:
+            self._status.update(f"{step} …")
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._status = self._console.status("")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish()
+        if self._status is not None:
+            self._status.stop()
+
+    def _finish(self) -> None:
+        if self._step:
+            self._console.print(f"[dim]{time.perf_counter() - self._since_s:6.1f} s[/]  {self._step}")
+        self._step = ""

@@ -1,0 +1,133 @@
+"""Which rule folds which site, and why not another: decided from costs, without touching a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
+from dyx.exporter.rule import MACHINES, Offer, Refusal, Site, Target
+from dyx.exporter.rules import RULES
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What folds one site.
+
+    Attributes:
+        site: The site.
+        rule: The id of the chosen rule.
+        offer: What that rule offered.
+        price_s: Its price, seconds per image.
+        passed_over: Id of every other rule of this kind → why it was not taken.
+    """
+
+    site: Site
+    rule: str
+    offer: Offer
+    price_s: float
+    passed_over: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in `dyx.json`."""
+        return {
+            "path": self.site.path,
+            "layer": self.site.class_name,
+            "experts": self.site.layer.experts,
+            "rule": self.rule,
+            "form": self.offer.form,
+            "batch_norm": self.site.batch_norm,
+            "macs": self.offer.cost.macs,
+            "bytes": self.offer.cost.bytes,
+            "price_us": round(self.price_s * 1e6, 3),
+            "passed_over": dict(self.passed_over),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decision per site, and what they were made for."""
+
+    target: Target
+    decisions: tuple[Decision, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in `dyx.json`."""
+        return {
+            "batch": self.target.batch or "dynamic",
+            "tune_batch": self.target.priced_batch,
+            "tune_backend": self.target.backend,
+            "sites": [decision.to_json() for decision in self.decisions],
+        }
+
+    @property
+    def computes_kernels(self) -> bool:
+        """Whether the plan itself chose a convolution whose kernel is no constant."""
+        return any("computed kernel" in decision.offer.form for decision in self.decisions)
+
+
+def make_plan(sites: Sequence[Site], target: Target, requested: Sequence[str] = (), name: str = "the network") -> Plan:
+    """Ask every rule at every site and take the cheapest offer, or the rule that was asked for.
+
+    Args:
+        sites: Of the network.
+        target: Batch sizes and backend that offers are priced for.
+        requested: Rule ids; each governs its own kind of layer, other kinds stay automatic. "auto" asks for nothing.
+        name: What errors call the network.
+
+    Raises:
+        UnknownName: A rule that does not exist.
+        InvalidOption: Two rules for one kind.
+        RuleMatchesNothing: A rule whose kind of layer the network does not have.
+        FoldRefused: A site that no rule, or not the rule asked for, accepts.
+    """
+    forced = _forced(requested, [site.kind for site in sites], name)
+    return Plan(target, tuple(_decide(site, target, forced.get(site.kind)) for site in sites))
+
+
+def check_rules(requested: Sequence[str]) -> None:
+    """Raises UnknownName for a rule that does not exist, with the nearest known one."""
+    known = [rule.id for rule in RULES]
+    for rule in requested:
+        if rule not in (*known, AUTO):
+            raise UnknownName("fold rule", rule, [AUTO, *known])
+
+
+def _forced(requested: Sequence[str], kinds: Sequence[str], name: str) -> dict[str, str]:
+    """Kind of layer → the rule asked for."""
+    check_rules(requested)
+    forced: dict[str, str] = {}
+    for rule in dict.fromkeys(requested):
+        if rule == AUTO:
+            continue
+        kind = rule.partition("/")[0]
+        if kind not in kinds:
+            raise RuleMatchesNothing(rule, name, kinds)
+        if kind in forced:
+            raise InvalidOption("--fold", f"{forced[kind]} and {rule}", f"one rule per kind of layer ({kind})")
+        forced[kind] = rule
+    return forced
+
+
+def _decide(site: Site, target: Target, forced: str | None) -> Decision:
+    machine = MACHINES[target.backend]
+    answers = {rule.id: rule.offer(site, target) for rule in RULES if rule.kind == site.kind}
+    reasons = {rule: answer.reason for rule, answer in answers.items() if isinstance(answer, Refusal)}
+    offers = {rule: answer for rule, answer in answers.items() if isinstance(answer, Offer)}
+    prices = {rule: machine.seconds(offer.cost) for rule, offer in offers.items()}
+    if not offers or (forced and forced not in offers):
+        raise FoldRefused(site.path, {forced: reasons[forced]} if forced else reasons)
+    chosen = forced or min(prices, key=lambda rule: prices[rule])
+    for rule, price in prices.items():
+        if rule != chosen:
+            reasons[rule] = _comparison(price, prices[chosen], forced)
+    return Decision(site, chosen, offers[chosen], prices[chosen], reasons)
+
+
+def _comparison(price: float, chosen: float, forced: str | None) -> str:
+    """Why an offer was passed over."""
+    figures = f"{price * 1e6:.0f} µs per image against {chosen * 1e6:.0f}"
+    return f"{forced} was asked for ({figures})" if forced else f"costs {figures}"

@@ -1,0 +1,127 @@
+"""The words of folding: sites, offers, refusals, rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dyx.errors import InvalidOption
+from dyx.exporter.algebra import Affine
+from dyx.nn.adapters import DyConvParameters
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan is made for.
+
+    Attributes:
+        batch: The batch size that the graph is frozen to, or None for a free one.
+        tune_batch: The batch size that costs are counted at.
+        backend: The backend that costs are priced for.
+    """
+
+    batch: int | None = None
+    tune_batch: int = 512
+    backend: str = "onnxruntime"
+
+    @property
+    def priced_batch(self) -> int:
+        """The batch size that offers are priced at."""
+        return self.batch or self.tune_batch
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a rule may fold: a dynamic layer, and the batch norm that alone consumes its output.
+
+    Attributes:
+        path: Of the layer, as its network names it.
+        kind: Kind of layer ("dyconv").
+        class_name: Of the layer, for what is shown.
+        layer: Its parameters at the final temperature.
+        input_shape: `(C_in, *spatial)` seen on the traced forward.
+        output_shape: `(C_out, *spatial)`.
+        batch_norm: Path of the batch norm that is folded too, or None.
+        affine: What that batch norm computes, or None.
+    """
+
+    path: str
+    kind: str
+    class_name: str
+    layer: DyConvParameters
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    batch_norm: str | None = None
+    affine: Affine | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fold costs per image: multiply-accumulates, and bytes moved through memory."""
+
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A rule can fold a site: at this cost, by this builder of a Paddle Layer in the current default dtype."""
+
+    cost: Cost
+    form: str
+    build: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A rule cannot fold a site, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoldRule:
+    """One way to fold one kind of layer.
+
+    Attributes:
+        id: `kind/strategy`, the same in the command line, manifests and errors.
+        kind: The kind of layer that it governs.
+        offer: An Offer or a Refusal for a site and a target.
+    """
+
+    id: str
+    kind: str
+    offer: Callable[[Site, Target], Offer | Refusal]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How fast a backend computes and moves bytes, to price offers before anything is measured."""
+
+    macs_per_s: float
+    bytes_per_s: float
+
+    def seconds(self, cost: Cost) -> float:
+        """The price of a cost, per image."""
+        return cost.macs / self.macs_per_s + cost.bytes / self.bytes_per_s
+
+
+MACHINES = {
+    "onnxruntime": Machine(120e9, 12e9),
+    "openvino": Machine(125e9, 14e9),
+    "paddle": Machine(110e9, 10e9),
+}
+"""Measured with alexnet-dy at batches 8 to 512 on two AVX-512 cores; only their ratio decides between rules."""
+
+
+def check_target(target: Target) -> Target:
+    """The target itself. Raises InvalidOption for a batch below 1 or a backend without a price list."""
+    for option, value in (("--batch", target.batch), ("--tune-batch", target.tune_batch)):
+        if value is not None and value < 1:
+            raise InvalidOption(option, value, "a number from 1 up")
+    if target.backend not in MACHINES:
+        raise InvalidOption("--tune-backend", target.backend, f"one of {', '.join(MACHINES)}")
+    return target

@@ -1,0 +1,103 @@
+"""What an export may be told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dyx.bundle import FORMAT_FILES, MANIFEST
+from dyx.errors import InvalidOption, OutputExists, PackageMissing, UnknownName
+from dyx.exporter.plan import AUTO, check_rules
+from dyx.exporter.rule import Target, check_target
+from dyx.exporter.to_onnx import check_opset
+from dyx.parity import TOLERANCE
+from dyx.preprocess import Preprocess
+from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKEND_PACKAGES, BACKENDS, is_installed
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Settings of `dyx.export` and `dyx.plan`, named as the command line's options.
+
+    Attributes:
+        weights: A checkpoint, or None for seeded, untrained weights.
+        temperature: Of every dynamic layer.
+        fold: Rule ids, each for its own kind of layer, or "auto".
+        formats: "paddle", "onnx" or both.
+        opset: Of the ONNX file, 17 to 21.
+        batch: The size to freeze the graph to, or None for a free batch.
+        out: The bundle's folder; `bundles/<model>` by default.
+        shape: Of the input, `(3, height, width)`; needed for a network that brings none.
+        labels: A file with one label a line, or the labels.
+        preprocess: A JSON file, or what it would say.
+        seed: Of untrained weights and of the inputs that prove the bundle.
+        force: Replace a bundle that is there.
+        tolerance: Share of max |y| that an artifact may be off.
+        tune_batch: Batch size that rules are priced at where the batch is free.
+        tune_backend: Backend that rules are priced for.
+    """
+
+    weights: Path | str | None = None
+    temperature: float = 1.0
+    fold: Sequence[str] = (AUTO,)
+    formats: Sequence[str] = tuple(FORMAT_FILES)
+    opset: int = 17
+    batch: int | None = None
+    out: Path | str | None = None
+    shape: tuple[int, int, int] | None = None
+    labels: Path | Sequence[str] | None = None
+    preprocess: Path | Preprocess | None = None
+    seed: int = 0
+    force: bool = False
+    tolerance: float = TOLERANCE
+    tune_batch: int = 512
+    tune_backend: str = "onnxruntime"
+
+    @property
+    def target(self) -> Target:
+        """What the plan is made for."""
+        return Target(self.batch, self.tune_batch, self.tune_backend)
+
+    def folder(self, model: str) -> Path:
+        """Where the bundle of a model goes."""
+        return Path(self.out) if self.out is not None else Path("bundles") / model.rpartition(":")[2]
+
+    def check(self) -> None:
+        """Raises an error for the first setting that cannot be used, before any work is done."""
+        check_rules(self.fold)
+        check_target(self.target)
+        check_opset(self.opset)
+        for option, value in (("--temperature", self.temperature), ("--tolerance", self.tolerance)):
+            if not (math.isfinite(value) and value > 0):
+                raise InvalidOption(option, value, "a number above 0")
+        if self.shape is not None and (len(self.shape) != 3 or self.shape[0] != 3 or min(self.shape) < 1):
+            raise InvalidOption("--shape", ",".join(map(str, self.shape)), "3,height,width")
+
+    def check_formats(self) -> None:
+        """Raises an error for a format that is unknown, or that no installed runtime could prove."""
+        if not self.formats:
+            raise InvalidOption("--format", "nothing", f"one of {', '.join(FORMAT_FILES)}")
+        for name in self.formats:
+            if name not in FORMAT_FILES:
+                raise UnknownName("format", name, tuple(FORMAT_FILES))
+            backend_of_format(name)
+
+    def check_folder(self, folder: Path) -> None:
+        """Raises OutputExists without `force`; with it, InvalidOption for a folder that is no bundle."""
+        if not folder.exists() and not folder.is_symlink():
+            return
+        if not self.force:
+            raise OutputExists(folder)
+        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+            raise InvalidOption("--out", str(folder), "a bundle or an empty folder: --force replaces nothing else")
+
+
+def backend_of_format(name: str) -> str:
+    """The first installed backend that runs a format. Raises PackageMissing: what cannot be run cannot be proved."""
+    able = [backend for backend in BACKENDS.names if BACKEND_FORMATS[backend] == name]
+    for backend in able:
+        if is_installed(backend):
+            return backend
+    raise PackageMissing(f"{BACKEND_PACKAGES[able[0]]}, which proves the {name} file,", BACKEND_EXTRAS[able[0]])

@@ -1,0 +1,1 @@
+"""The dynamic layers, as they are trained, and how dyx reads them."""

@@ -1,0 +1,123 @@
+"""From a picture to the tensor that a network was trained on."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dyx.errors import ImageUnreadable, InvalidOption, PackageMissing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    Picture: TypeAlias = str | PathLike[str] | Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the network's input: `(pixel / 255 - mean) / std` after a resize.
+
+    Attributes:
+        size: `(height, width)` in pixels; pictures are resized to exactly that (Pillow, bilinear).
+        mean: One value per channel, on the 0 to 1 scale, in the order of the network's channels.
+        std: The same for the divisor.
+        order: `"RGB"` or `"BGR"`, the order of the network's channels.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    order: str = "RGB"
+
+    def __call__(self, picture: Picture) -> np.ndarray:
+        """The picture as float32 `(3, height, width)`. Raises ImageUnreadable."""
+        import numpy as np
+
+        pixels = np.asarray(self._resized(picture), dtype=np.float32) / np.float32(255)
+        if self.order == "BGR":
+            pixels = pixels[:, :, ::-1]
+        mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
+        normal = (pixels - mean) / std
+        return np.ascontiguousarray(normal.transpose(2, 0, 1), dtype=np.float32)
+
+    def _resized(self, picture: Picture) -> Image:
+        height, width = self.size
+        image = open_picture(picture)
+        return image.convert("RGB").resize((width, height), resample=_pillow().Resampling.BILINEAR)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in `dyx.json` and read by `--preprocess`."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any], option: str = "preprocess") -> Preprocess:
+        """The form that `to_json` writes; `size` may be one number. Raises InvalidOption."""
+        try:
+            return cls._parsed(dict(entry))
+        except (TypeError, ValueError, KeyError) as error:
+            wanted = 'an object like {"size": 128, "mean": [.5, .5, .5], "std": [.5, .5, .5], "order": "RGB"}'
+            raise InvalidOption(option, entry, f"{wanted} ({error})") from error
+
+    @classmethod
+    def _parsed(cls, entry: dict[str, Any]) -> Preprocess:
+        size = entry.pop("size")
+        height, width = (size, size) if isinstance(size, int) else size
+        mean, std = (tuple(map(float, entry.pop(key, (0.5, 0.5, 0.5)))) for key in ("mean", "std"))
+        order = str(entry.pop("order", "RGB")).upper()
+        if entry:
+            raise ValueError(f"unknown keys {sorted(entry)}")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or order not in ("RGB", "BGR"):
+            raise ValueError("mean and std take three numbers, std above 0; order is RGB or BGR")
+        if height < 1 or width < 1:
+            raise ValueError("size is at least 1")
+        return cls((int(height), int(width)), mean, std, order)
+
+    @classmethod
+    def read(cls, path: Path) -> Preprocess:
+        """What a JSON file says. Raises InvalidOption, with the reason, where it says nothing usable."""
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidOption("--preprocess", str(path), f"a JSON file that can be read ({error})") from error
+        return cls.from_json(entry, "--preprocess")
+
+
+def open_picture(picture: Picture) -> Image:
+    """A picture as a Pillow image: from a path, a Pillow image or a uint8 `(H, W)` / `(H, W, 3)` array."""
+    import numpy as np
+
+    pillow = _pillow()
+    if isinstance(picture, pillow.Image):
+        return picture
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    path = fspath(picture)
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of a picture that would unpack to gigabytes: make it an error.
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            with pillow.open(path) as image:
+                return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+        raise ImageUnreadable(path, str(error)) from error
+
+
+def _from_array(pixels: np.ndarray) -> Image:
+    if pixels.dtype != "uint8" or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        seen = f"an array {pixels.dtype} {list(pixels.shape)}"
+        raise ImageUnreadable(seen, "pixels are uint8 (H, W) or (H, W, 3)")
+    return _pillow().fromarray(pixels)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise PackageMissing("Pillow", "onnx") from error
+    return Image

@@ -1,0 +1,81 @@
+"""Opening a bundle: the right backend, found or named, behind one Runner."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from dyx.bundle import Bundle, read_bundle
+from dyx.errors import BundleMissing, InvalidOption, PackageMissing
+from dyx.registry import Registry
+from dyx.runtime.runner import Contract, Runner, Score
+
+__all__ = ["BACKENDS", "Contract", "Runner", "Score", "open_bundle", "usable_backends"]
+
+BACKENDS = Registry(
+    "backend",
+    {
+        "onnxruntime": "dyx.runtime.onnxruntime:OnnxRuntimeRunner",
+        "openvino": "dyx.runtime.openvino:OpenVinoRunner",
+        "paddle": "dyx.runtime.paddle_inference:PaddleRunner",
+    },
+)
+"""Backends in the order in which `auto` tries them."""
+
+BACKEND_FORMATS = {"onnxruntime": "onnx", "openvino": "onnx", "paddle": "paddle"}
+BACKEND_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "paddle": "paddle"}
+BACKEND_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "paddle": "paddle"}
+DEVICES = ("auto", "cpu", "gpu")
+
+
+def open_bundle(
+    bundle: Bundle | Path | str, backend: str = "auto", device: str = "auto", threads: int | None = None
+) -> Runner:
+    """A runner for a bundle, its hashes checked. Also `dyx.open`.
+
+    Args:
+        bundle: A bundle or its folder.
+        backend: A name of `BACKENDS`, or `"auto"`: the first that is installed and whose format the bundle holds.
+        device: `"cpu"`, `"gpu"` (an error where the backend cannot use one) or `"auto"`: a GPU if the backend
+            has one; the runner's `device` says which it became.
+        threads: Threads on a CPU; all usable cores by default.
+
+    Raises:
+        UnknownName, InvalidOption, PackageMissing, DeviceMissing, BundleMissing, BundleAltered.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+    if device not in DEVICES:
+        raise InvalidOption("--device", device, f"one of {', '.join(DEVICES)}")
+    if threads is not None and threads < 1:
+        raise InvalidOption("--threads", threads, "a number from 1 up")
+    chosen = _first_usable(opened) if backend == "auto" else _checked(opened, backend)
+    runner: Runner = BACKENDS.get(chosen)(opened, device=device, threads=threads)
+    return runner
+
+
+def usable_backends(bundle: Bundle) -> tuple[str, ...]:
+    """The backends that are installed and whose format the bundle holds."""
+    return tuple(name for name in BACKENDS.names if BACKEND_FORMATS[name] in bundle.formats and is_installed(name))
+
+
+def is_installed(backend: str) -> bool:
+    """Whether a backend's package can be found (it is not imported)."""
+    return find_spec(BACKEND_PACKAGES[backend]) is not None
+
+
+def _checked(bundle: Bundle, backend: str) -> str:
+    BACKENDS.check(backend)
+    if not is_installed(backend):
+        raise PackageMissing(BACKEND_PACKAGES[backend], BACKEND_EXTRAS[backend])
+    if BACKEND_FORMATS[backend] not in bundle.formats:
+        reason = f"it holds {' and '.join(bundle.formats)}, and {backend} reads {BACKEND_FORMATS[backend]}"
+        raise BundleMissing(bundle.path, reason)
+    return backend
+
+
+def _first_usable(bundle: Bundle) -> str:
+    usable = usable_backends(bundle)
+    if not usable:
+        wanted = [name for name in BACKENDS.names if BACKEND_FORMATS[name] in bundle.formats]
+        raise PackageMissing(" or ".join(BACKEND_PACKAGES[name] for name in wanted), BACKEND_EXTRAS[wanted[0]])
+    return usable[0]

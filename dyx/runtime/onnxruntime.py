@@ -1,0 +1,91 @@
+"""ONNX Runtime, on a CPU or through its CUDA provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dyx.bundle import ONNX_MODEL, Bundle
+from dyx.errors import DeviceMissing
+from dyx.runtime.cuda import CudaStream
+from dyx.runtime.runner import Contract, Runner, usable_cores
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeRunner(Runner):
+    """A session over `model.onnx`; on a GPU inputs and outputs go through an IO binding."""
+
+    backend = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, *, device: str, threads: int | None) -> None:
+        import onnxruntime
+
+        super().__init__(Contract.of(bundle))
+        self.threads = threads or usable_cores()
+        self._path = str(bundle.file(ONNX_MODEL))
+        self.device = self._choose(device, onnxruntime.get_available_providers())
+        self._stream = CudaStream() if self.device == "gpu" else None
+        self._session = self._open(onnxruntime)
+        if self.device == "gpu" and self._session.get_providers()[0] != CUDA:
+            # The provider is compiled in but did not load (driver, cuDNN): onnxruntime went on on the CPU.
+            self.close()
+            raise DeviceMissing(self.backend, "gpu", f"{CUDA} is there but did not load; its log says why", "gpu")
+
+    def _choose(self, device: str, available: list[str]) -> str:
+        if device == "gpu" and CUDA not in available:
+            raise DeviceMissing(self.backend, device, f"this build offers {', '.join(available)}, not {CUDA}", "gpu")
+        if device == "gpu" or (device == "auto" and CUDA in available and CudaStream.devices() > 0):
+            return "gpu"
+        return "cpu"
+
+    def _open(self, onnxruntime: Any) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads
+        # Idle threads that spin would take the cores from whoever has the next turn.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.options = {"intra_op_num_threads": self.threads, "allow_spinning": False}
+        providers: list[Any] = [CPU]
+        if self._stream is not None:
+            # TF32 would round products to 10 bits of mantissa: exactness first.
+            cuda = {"use_tf32": "0", "user_compute_stream": str(self._stream.handle)}
+            providers.insert(0, (CUDA, cuda))
+            self.options |= {"use_tf32": False, "io_binding": True}
+        return onnxruntime.InferenceSession(self._path, options, providers=providers)
+
+    def _infer(self, image: np.ndarray) -> np.ndarray:
+        if self.device == "cpu":
+            answer: np.ndarray = self._session.run([self.contract.output.name], {self.contract.input.name: image})[0]
+            return answer
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(self.contract.input.name, image)
+        binding.bind_output(self.contract.output.name, "cuda")
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        copied: np.ndarray = binding.copy_outputs_to_cpu()[0]
+        return copied
+
+    def on_device(self, image: np.ndarray) -> Callable[[], float] | None:
+        """A call on device-resident inputs and outputs, timed by CUDA events; None on a CPU."""
+        stream = self._stream
+        if stream is None:
+            return None
+        import onnxruntime
+
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(
+            self.contract.input.name, onnxruntime.OrtValue.ortvalue_from_numpy(image, "cuda", 0)
+        )
+        binding.bind_output(self.contract.output.name, "cuda")
+        return lambda: stream.seconds_of(lambda: self._session.run_with_iobinding(binding))
+
+    def close(self) -> None:
+        self._session = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

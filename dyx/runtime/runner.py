@@ -1,0 +1,122 @@
+"""The one abstract class: a network, opened by some backend, that answers batches."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dyx.errors import InvalidOption
+from dyx.preprocess import Preprocess
+from dyx.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dyx.bundle import Bundle
+    from dyx.preprocess import Picture
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class of a prediction: its index, its label and its softmax probability."""
+
+    index: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a runner needs to know of the network beside the network: specs, pictures, labels."""
+
+    name: str
+    input: TensorSpec
+    output: TensorSpec
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Contract:
+        """The contract that a bundle's manifest states."""
+        return cls(bundle.model, bundle.input, bundle.output, bundle.preprocess, bundle.labels)
+
+
+class Runner(ABC):
+    """A network that answers batches: a context manager that leaves nothing behind.
+
+    Attributes:
+        backend: The backend's name.
+        device: Where it computes: `"cpu"` or `"gpu"`.
+        threads: How many threads it computes with on a CPU.
+        options: What was asked of the runtime, for records.
+    """
+
+    backend: str
+    device: str
+    threads: int
+    options: dict[str, Any]
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """The logits, float32 `(batch, classes)`, of a float32 `(batch, 3, H, W)` array. Raises InvalidTensor."""
+        self.contract.input.check(image)
+        return self._infer(image)
+
+    def predict(self, images: Sequence[Picture], top: int = 5) -> list[list[Score]]:
+        """The `top` best classes of each picture, best first. Raises ImageUnreadable."""
+        import numpy as np
+
+        if top < 1:
+            raise InvalidOption("--top", top, "a number from 1 up")
+        if not images:
+            return []
+        logits = self.run(np.stack([self.contract.preprocess(image) for image in images]))
+        return [self._best(row, top) for row in softmax(logits)]
+
+    def _best(self, scores: np.ndarray, top: int) -> list[Score]:
+        order = scores.argsort(kind="stable")[::-1][:top]
+        return [Score(int(index), self.contract.labels[index], float(scores[index])) for index in order]
+
+    @abstractmethod
+    def _infer(self, image: np.ndarray) -> np.ndarray:
+        """The logits of a checked input."""
+
+    def on_device(self, image: np.ndarray) -> Callable[[], float] | None:
+        """A call that runs once on inputs kept on the device and returns seconds there by its own events.
+
+        None where the backend computes on the CPU, where there is nothing to tell apart.
+        """
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back; the runner cannot be used any more."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, in float64."""
+    import numpy as np
+
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,172 @@
+"""Results as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dyx.bundle import Bundle
+from dyx.census import Census
+from dyx.checks import CheckReport
+from dyx.parity import Verdict
+from dyx.runtime.runner import Score
+from dyx.zoo import Model
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+def models_table(models: Iterable[Model]) -> Table:
+    """One row per reference model."""
+    rows = (
+        (row.name, row.layers, f"{row.parameters:,}", "×".join(map(str, row.shape)), row.baseline or "–", row.paper)
+        for row in models
+    )
+    return _table(("name", "layers", "parameters", "input", "baseline", "paper"), rows, right=("parameters",))
+
+
+def plan_table(plan: Mapping[str, Any]) -> RenderableType:
+    """One block per site: what was chosen, what it costs, and why each other rule was passed over."""
+    if not plan["sites"]:
+        return "no dynamic layer: nothing to fold"
+    table = _table(("site", "rule", "folded with it", "MMAC", "MB", "µs"), (), right=("MMAC", "MB", "µs"))
+    for site in plan["sites"]:
+        costs = (f"{site['macs'] / 1e6:.1f}", f"{site['bytes'] / 1e6:.2f}", f"{site['price_us']:.0f}")
+        table.add_row(
+            f"{site['path']}\n[dim]{site['layer']}, K={site['experts']}[/]", _chosen(site), _folded(site), *costs
+        )
+        table.add_section()
+    batch = f"batch {plan['batch']}, priced at {plan['tune_batch']} on {plan['tune_backend']}"
+    table.caption = f"{batch}; MMAC, MB and µs per image, as priced before measuring"
+    return table
+
+
+def _chosen(site: Mapping[str, Any]) -> str:
+    passed_over = [f"[dim]– {rule}: {why}[/]" for rule, why in site["passed_over"].items()]
+    return "\n".join([f"[bold]{site['rule']}[/]", f"[dim]{site['form']}[/]", *passed_over])
+
+
+def _folded(site: Mapping[str, Any]) -> str:
+    return "temperature" + (f", BN {site['batch_norm']}" if site["batch_norm"] else "")
+
+
+def verdicts_table(verdicts: Iterable[Verdict]) -> Table:
+    """One row per artifact, backend and batch size."""
+    rows = (
+        (
+            *(v.artifact, v.backend, str(v.batch), f"{v.max_abs_error:.1e}", f"{v.relative_error:.1e}"),
+            *("–" if v.row_drift is None else f"{v.row_drift:.1e}", f"{100 * v.top1_agreement:.1f} %"),
+            f"{v.where['kind']} {v.where['row']}",
+            "[green]pass[/]" if v.passed else "[bold red]MISS[/]",
+        )
+        for v in verdicts
+    )
+    names = ("artifact", "backend", "batch", "max abs", "of max |y|", "row alone", "top-1", "where", "")
+    return _table(names, rows, right=names[2:7])
+
+
+def export_summary(bundle: Bundle) -> list[str]:
+    """What an export made, in a few lines."""
+    verdicts = [Verdict(**entry) for entry in bundle.manifest["parity"]["verdicts"]]
+    worst = max(verdict.relative_error for verdict in verdicts)
+    batches = ", ".join(str(batch) for batch in sorted({verdict.batch for verdict in verdicts}))
+    rules = sorted({site["rule"] for site in bundle.manifest["plan"]["sites"]})
+    return [
+        f"[bold]{escape(bundle.path)}[/]  {' + '.join(bundle.formats)}, input {escape(bundle.input)}",
+        f"folded by {', '.join(rules)}" if rules else "no dynamic layer: exported as it stands",
+        f"parity with the dynamic network in float64: {worst:.1e} of max |y| at batches {batches}"
+        f" (allowed: {bundle.manifest['parity']['applied']})",
+    ]
+
+
+def check_summary(report: CheckReport) -> list[str]:
+    """The parts of a check that are no table."""
+    lines = [f"hashes: {len(report.bundle.manifest['files'])} files as written"]
+    lines += [f"[bold red]census:[/] {escape(fault)}" for fault in report.faults] or ["census: every promise kept"]
+    lines += [f"[dim]{backend}: {why}[/]" for backend, why in report.skipped.items()]
+    return lines
+
+
+def bundle_tables(bundle: Bundle, censuses: Sequence[Census]) -> list[RenderableType]:
+    """Everything that `dyx inspect` shows."""
+    return [_facts(bundle), plan_table(bundle.manifest["plan"]), _graphs(censuses), _files(bundle)]
+
+
+def _facts(bundle: Bundle) -> Table:
+    manifest, weights = bundle.manifest, bundle.manifest["weights"]
+    source = weights if isinstance(weights, str) else f"{weights['file']} (sha256 {weights['sha256'][:12]}…)"
+    labels = bundle.labels
+    shown = ", ".join(labels[:10]) + (f" … ({len(labels)})" if len(labels) > 10 else "")
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    rows = [
+        ("model", escape(bundle.model)),
+        ("input", f"{bundle.input.name}: {escape(bundle.input)}"),
+        ("output", f"{bundle.output.name}: {escape(bundle.output)}"),
+        ("weights", escape(source)),
+        ("temperature", f"{manifest['temperature']:g}"),
+        ("preprocess", escape(", ".join(f"{key} {value}" for key, value in manifest["preprocess"].items()))),
+        ("labels", escape(shown)),
+        (
+            "parity",
+            f"{'passed' if manifest['parity']['passed'] else 'missed'}; allowed: {manifest['parity']['applied']}",
+        ),
+        ("made with", versions),
+        *(("note", escape(note)) for note in manifest.get("notes", ())),
+    ]
+    table = _table(("", ""), rows)
+    table.show_header = False
+    return table
+
+
+def _graphs(censuses: Sequence[Census]) -> Table:
+    rows = [
+        (
+            f"{census.format}{f' opset {census.opset}' if census.opset else ''}",
+            "–" if census.parameters is None else f"{census.parameters:,}",
+            "–" if census.macs is None else f"{census.macs / 1e6:.1f}",
+            ", ".join(f"{name} {count}" for name, count in census.to_json()["operators"].items()),
+        )
+        for census in censuses
+    ]
+    return _table(("graph", "parameters", "MMAC/image", "operators"), rows, right=("parameters", "MMAC/image"))
+
+
+def _files(bundle: Bundle) -> Table:
+    rows = [
+        (name, f"{bundle.file(name).stat().st_size / 1e6:.2f}", digest[:16] + "…")
+        for name, digest in bundle.manifest["files"].items()
+    ]
+    return _table(("file", "MB", "sha256"), rows, right=("MB",))
+
+
+def predictions_table(files: Sequence[str], predictions: Sequence[Sequence[Score]]) -> Table:
+    """One row per picture: its best classes."""
+    rows = (
+        (escape(file), "  ".join(_score(score, best=place == 0) for place, score in enumerate(top)))
+        for file, top in zip(files, predictions, strict=True)
+    )
+    return _table(("picture", "classes"), rows)
+
+
+def _score(score: Score, *, best: bool) -> str:
+    return f"[{'bold' if best else 'dim'}]{escape(score.label)} {score.score:.3f}[/]"
+
+
+def escape(value: object) -> str:
+    """Text as it is: rich would take `[batch, 3]` for markup."""
+    from rich.markup import escape as escaped
+
+    return escaped(str(value))
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, caption_justify="left")
+    for name in names:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

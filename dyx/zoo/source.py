@@ -1,0 +1,148 @@
+"""Networks by name: of the zoo, or of the user, from `file.py:Class` or `package.module:callable`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dyx.errors import DyxError, InvalidOption, ModelUnusable
+from dyx.nn.framework import Layer, paddle
+from dyx.preprocess import Preprocess
+from dyx.zoo import BUILDERS, build, find_model
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network that was built, in eval mode, and what is known of it.
+
+    Attributes:
+        name: As the user gave it.
+        network: A Paddle Layer.
+        shape: Of its input, `(channels, height, width)`.
+        labels: One per class; empty where only the network can say how many classes it has.
+        preprocess: From a picture to its input.
+    """
+
+    name: str
+    network: Any
+    shape: tuple[int, int, int]
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+
+
+def load_source(name: str, shape: tuple[int, int, int] | None = None, seed: int = 0) -> Source:
+    """Build the network of a name.
+
+    Args:
+        name: A name of `dyx models`, `file.py:Class` or `package.module:callable`.
+        shape: Of its input; needed for a user's network, and refused where it contradicts a zoo model's.
+        seed: Of the user's own initialisation.
+
+    Raises:
+        UnknownName, InvalidOption, ModelUnusable, PackageMissing.
+    """
+    if ":" not in name:
+        return _from_zoo(name, shape)
+    if not name.rpartition(":")[2].isidentifier():
+        raise InvalidOption("MODEL", name, "a name of `dyx models`, file.py:Class or package.module:callable")
+    if shape is None:
+        raise InvalidOption(
+            "--shape", None, "channels,height,width (a network of your own brings none), e.g. 3,128,128"
+        )
+    return Source(name, _from_user(name, seed), shape, (), Preprocess(shape[1:]))
+
+
+def _from_zoo(name: str, shape: tuple[int, int, int] | None) -> Source:
+    BUILDERS.check(name)
+    model = find_model(name)
+    if shape not in (None, model.shape):
+        raise InvalidOption(
+            "--shape", ",".join(map(str, shape or ())), f"that of {name}, {','.join(map(str, model.shape))}"
+        )
+    return Source(name, build(name), model.shape, model.labels, model.preprocess)
+
+
+def _from_user(name: str, seed: int) -> Any:
+    place, _, attribute = name.rpartition(":")
+    with _importable(place):
+        module = _imported(name, place)
+        maker = _member(name, module, attribute)
+        paddle.seed(seed)
+        network = _called(name, maker)
+    if not isinstance(network, Layer):
+        raise ModelUnusable(name, f"{attribute} makes a {type(network).__name__}, not a paddle.nn.Layer")
+    network.eval()
+    return network
+
+
+@contextmanager
+def _importable(place: str) -> Iterator[None]:
+    """Let a file import its neighbours, and a module be found from where the user stands."""
+    folder = str(Path(place).resolve().parent) if place.endswith(".py") else str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _imported(name: str, place: str) -> ModuleType:
+    if place.endswith(".py") and not Path(place).is_file():
+        raise ModelUnusable(name, f"there is no file {place}")
+    try:
+        return _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except DyxError:
+        raise
+    except Exception as error:  # the user's module may raise anything
+        raise ModelUnusable(name, f"importing {place} raised {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    # A name of its own: a user's `json.py` must not stand in for the real one.
+    spec = importlib.util.spec_from_file_location(f"dyx_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # a .py file always has both
+    module = importlib.util.module_from_spec(spec)
+    # Paddle's tracer looks classes up through sys.modules to read their source.
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _member(name: str, module: ModuleType, attribute: str) -> Any:
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Layer)]
+        raise ModelUnusable(
+            name, f"{module.__name__} has no {attribute!r}", f"its networks and layers: {', '.join(classes) or 'none'}"
+        ) from None
+
+
+def _called(name: str, maker: Any) -> Any:
+    if not callable(maker):
+        raise ModelUnusable(name, f"it is a {type(maker).__name__}, not a class or function")
+    if inspect.isclass(maker) and not issubclass(maker, Layer):
+        raise ModelUnusable(name, f"{maker.__name__} is no paddle.nn.Layer")
+    needed = [
+        key
+        for key, parameter in inspect.signature(maker).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        hint = "give a function without arguments that builds it, as file.py:function"
+        raise ModelUnusable(name, f"it needs arguments: {', '.join(needed)}", hint)
+    try:
+        return maker()
+    except DyxError:
+        raise
+    except Exception as error:  # the user's constructor may raise anything
+        raise ModelUnusable(name, f"building it raised {type(error).__name__}: {error}") from error
