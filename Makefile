@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test slow check bench clean
+.PHONY: demo test slow check clean
 
 demo: $(READY) ## Export alexnet-dy and its baseline, check, benchmark at batch 512, predict on real images.
 	$(BIN)/python examples/01_main_job.py

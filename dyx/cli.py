@@ -15,9 +15,11 @@ from dyx.errors import DyxError, InvalidOption, ParityMissed
 if TYPE_CHECKING:
     from dyx.checks import CheckReport
 
+ABOUT = "Fold, export, prove and benchmark dynamic convolutional networks from PaddlePaddle."
+
 app = typer.Typer(
     name="dyx",
-    help="Fold, export, prove, benchmark and serve dynamic convolutional networks from PaddlePaddle.",
+    help=ABOUT,
     epilog="Start with `dyx export` and `dyx bench --batch 512`. Bundles land in bundles/<model>.",
     no_args_is_help=True,
     add_completion=False,
@@ -25,21 +27,31 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelArgument = Annotated[
+Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of `dyx models`, file.py:Class or package.module:callable.")
 ]
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that `dyx export` wrote.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of tables.")]
-WeightsOption = Annotated[
-    Path | None, typer.Option(help=".pdparams or .safetensors; without it, seeded untrained weights.")
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that `dyx export` wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of tables.")]
+Weights = Annotated[Path | None, typer.Option(help=".pdparams or .safetensors; without it, seeded untrained weights.")]
+Temperature = Annotated[float, typer.Option(help="Of every dynamic layer; a checkpoint does not carry it.")]
+Fold = Annotated[list[str], typer.Option(help="auto, or a rule for its kind of layer. May be repeated.")]
+Formats = Annotated[list[str], typer.Option("--format", help="paddle, onnx; both by default. May be repeated.")]
+Opset = Annotated[int, typer.Option(help="Of the ONNX file, 17 to 21.")]
+Batch = Annotated[str, typer.Option(metavar="dynamic|N", help="A free batch size, or the one to freeze to.")]
+Out = Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/<model> by default.")]
+Shape = Annotated[str | None, typer.Option(metavar="3,H,W", help="Of the input, for a network of your own.")]
+Labels = Annotated[Path | None, typer.Option(help="A text file, one label a line.")]
+Prep = Annotated[Path | None, typer.Option("--preprocess", help="A JSON file: size, mean, std, order.")]
+Seed = Annotated[int, typer.Option(help="Of untrained weights and of the inputs that prove the bundle.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the bundle that is there, whole.")]
+Tolerance = Annotated[float, typer.Option(help="Share of max |y| that an artifact may be off.")]
+TuneBatch = Annotated[int, typer.Option(help="Batch size that rules are priced at when the batch is free.")]
+TuneBackend = Annotated[str, typer.Option(help="Backend that rules are priced for.")]
+Backends = Annotated[
+    list[str], typer.Option("--backend", help="onnxruntime, openvino, paddle; every installed one by default.")
 ]
-TemperatureOption = Annotated[float, typer.Option(help="Of every dynamic layer; a checkpoint does not carry it.")]
-FoldOption = Annotated[list[str], typer.Option(help="auto, or a rule for its kind of layer. May be repeated.")]
-BatchOption = Annotated[str, typer.Option(metavar="dynamic|N", help="A free batch size, or the one to freeze to.")]
-ShapeOption = Annotated[str | None, typer.Option(metavar="3,H,W", help="Of the input, for a network of your own.")]
-SeedOption = Annotated[int, typer.Option(help="Of untrained weights and of the inputs that prove the bundle.")]
-TuneBatchOption = Annotated[int, typer.Option(help="Batch size that rules are priced at when the batch is free.")]
-TuneBackendOption = Annotated[str, typer.Option(help="Backend that rules are priced for.")]
+Device = Annotated[str, typer.Option(help="cpu, gpu, or auto.")]
+Threads = Annotated[int | None, typer.Option(help="On a CPU; all cores by default.")]
 
 
 def main() -> None:
@@ -64,16 +76,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=ABOUT)
 def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
-    """Fold, export, prove, benchmark and serve dynamic convolutional networks from PaddlePaddle."""
+    """Options that stand before the command; `main` reads `--debug`."""
 
 
 @app.command()
-def models(as_json: JsonFlag = False) -> None:
+def models(as_json: Json = False) -> None:
     """List the reference models: name, layers, parameters, input, baseline, paper."""
     from dataclasses import asdict
 
@@ -88,33 +100,24 @@ def models(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def plan(
-    model: ModelArgument = "alexnet-dy",
-    weights: WeightsOption = None,
-    temperature: TemperatureOption = 1.0,
-    fold: FoldOption = ["auto"],
-    batch: BatchOption = "dynamic",
-    shape: ShapeOption = None,
-    tune_batch: TuneBatchOption = 512,
-    tune_backend: TuneBackendOption = "onnxruntime",
-    seed: SeedOption = 0,
-    as_json: JsonFlag = False,
+    model: Model = "alexnet-dy",
+    weights: Weights = None,
+    temperature: Temperature = 1.0,
+    fold: Fold = ["auto"],
+    formats: Formats = ["paddle", "onnx"],
+    batch: Batch = "dynamic",
+    shape: Shape = None,
+    tune_batch: TuneBatch = 512,
+    tune_backend: TuneBackend = "onnxruntime",
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Show which rule would fold each dynamic layer, what it costs, and why each other rule was passed over."""
     from dyx.exporter.pipeline import plan as plan_model
 
+    settings = _settings(locals())
     with console.Steps() as steps:
-        planned = plan_model(
-            model,
-            progress=steps,
-            weights=weights,
-            temperature=temperature,
-            fold=tuple(fold),
-            batch=_batch(batch),
-            shape=_shape(shape),
-            tune_batch=tune_batch,
-            tune_backend=tune_backend,
-            seed=seed,
-        )
+        planned = plan_model(model, progress=steps, **settings)
     if as_json:
         return _print_json({"model": model, **planned.plan.to_json()})
     from dyx.tables import plan_table
@@ -124,26 +127,23 @@ def plan(
 
 @app.command()
 def export(
-    model: ModelArgument = "alexnet-dy",
-    weights: WeightsOption = None,
-    temperature: TemperatureOption = 1.0,
-    fold: FoldOption = ["auto"],
-    formats: Annotated[list[str], typer.Option("--format", help="paddle, onnx; both by default. May be repeated.")] = [
-        "paddle",
-        "onnx",
-    ],
-    opset: Annotated[int, typer.Option(help="Of the ONNX file, 17 to 21.")] = 17,
-    batch: BatchOption = "dynamic",
-    out: Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/<model> by default.")] = None,
-    shape: ShapeOption = None,
-    labels: Annotated[Path | None, typer.Option(help="A text file, one label a line.")] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="A JSON file: size, mean, std, order.")] = None,
-    seed: SeedOption = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there, whole.")] = False,
-    tolerance: Annotated[float, typer.Option(help="Share of max |y| that an artifact may be off.")] = 2e-5,
-    tune_batch: TuneBatchOption = 512,
-    tune_backend: TuneBackendOption = "onnxruntime",
-    as_json: JsonFlag = False,
+    model: Model = "alexnet-dy",
+    weights: Weights = None,
+    temperature: Temperature = 1.0,
+    fold: Fold = ["auto"],
+    formats: Formats = ["paddle", "onnx"],
+    opset: Opset = 17,
+    batch: Batch = "dynamic",
+    out: Out = None,
+    shape: Shape = None,
+    labels: Labels = None,
+    preprocess: Prep = None,
+    seed: Seed = 0,
+    force: Force = False,
+    tolerance: Tolerance = 2e-5,
+    tune_batch: TuneBatch = 512,
+    tune_backend: TuneBackend = "onnxruntime",
+    as_json: Json = False,
 ) -> None:
     """Fold a network, export it to Paddle Inference and ONNX, and prove that both compute the same.
 
@@ -151,26 +151,9 @@ def export(
     """
     from dyx.exporter.pipeline import export as export_model
 
+    settings = _settings(locals())
     with console.Steps() as steps:
-        bundle = export_model(
-            model,
-            progress=steps,
-            weights=weights,
-            temperature=temperature,
-            fold=tuple(fold),
-            formats=tuple(dict.fromkeys(formats)),
-            opset=opset,
-            batch=_batch(batch),
-            out=out,
-            shape=_shape(shape),
-            labels=labels,
-            preprocess=preprocess,
-            seed=seed,
-            force=force,
-            tolerance=tolerance,
-            tune_batch=tune_batch,
-            tune_backend=tune_backend,
-        )
+        bundle = export_model(model, progress=steps, **settings)
     for note in bundle.manifest["notes"]:
         console.show_note(note)
     if as_json:
@@ -180,11 +163,24 @@ def export(
     return console.stdout().print("\n".join(export_summary(bundle)))
 
 
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """A command's options as the library takes them."""
+    from dyx.exporter.settings import ExportSettings
+
+    settings = {key: value for key, value in given.items() if key in ExportSettings.__dataclass_fields__}
+    return settings | {
+        "fold": tuple(settings["fold"]),
+        "formats": tuple(dict.fromkeys(settings["formats"])),
+        "batch": _batch(settings["batch"]),
+        "shape": _shape(settings["shape"]),
+    }
+
+
 @app.command()
 def check(
-    bundle: BundleArgument,
-    backend: Annotated[list[str], typer.Option(help="All that are installed by default. May be repeated.")] = [],
-    as_json: JsonFlag = False,
+    bundle: Bundle,
+    backend: Backends = [],
+    as_json: Json = False,
 ) -> None:
     """Compare hashes, take the operator census and repeat the parity proof, with every installed backend."""
     from dyx.checks import check as check_bundle
@@ -212,7 +208,7 @@ def _print_check(report: CheckReport) -> None:
 
 
 @app.command()
-def inspect(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
+def inspect(bundle: Bundle, as_json: Json = False) -> None:
     """Show what a bundle holds: specs, plan, operators, parameters, MACs, files."""
     from dyx.bundle import read_bundle
     from dyx.census import take_census
@@ -228,12 +224,12 @@ def inspect(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def predict(
-    bundle: BundleArgument,
+    bundle: Bundle,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="PNG, JPEG or what else Pillow reads.")],
     top: Annotated[int, typer.Option(help="How many classes per picture.")] = 5,
     backend: Annotated[str, typer.Option(help="onnxruntime, openvino, paddle, or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, gpu, or auto.")] = "auto",
-    as_json: JsonFlag = False,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Classify pictures with a bundle's own preprocessing and labels."""
     from dyx.runtime import open_bundle
@@ -248,6 +244,44 @@ def predict(
     from dyx.tables import predictions_table
 
     return console.stdout().print(predictions_table(images, predictions))
+
+
+@app.command()
+def bench(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="[BUNDLE…]", help="bundles/alexnet-dy, exported first if missing.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images per call.")] = 512,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME|BUNDLE", help="What to compare with; the zoo baseline by default.")
+    ] = None,
+    backend: Backends = [],
+    device: Device = "auto",
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option(help="How long each side is measured at the least.")] = 3.0,
+    save: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Keep raw samples and figures; - for stdout.")
+    ] = None,
+) -> None:
+    """Compare bundles with their baseline, taking turns: images/s, latency, memory, and the ratio with its interval.
+
+    Each network and backend runs in a process of its own. Beside them stands the same network in Paddle's eager mode.
+    """
+    from dyx.bench import bench as compare
+    from dyx.bench import check_writable, tabulate
+    from dyx.lineup import Where, line_up
+
+    if save not in (None, "-"):
+        check_writable(Path(str(save)))
+    with console.Steps() as steps:
+        lineup = line_up(bundles or [], baseline, Where(backend, device, threads), steps)
+    with console.Bar() as bar:
+        comparison = compare(lineup.contenders, batch=batch, seconds=seconds, skipped=lineup.skipped, progress=bar)
+    if save == "-":
+        return _print_json(comparison.to_json())
+    if save is not None:
+        comparison.save(Path(save))
+    return console.stdout().print(tabulate(comparison))
 
 
 def _print_json(value: Any) -> None:

@@ -81,3 +81,31 @@ class Steps:
         if self._step:
             self._console.print(f"[dim]{time.perf_counter() - self._since_s:6.1f} s[/]  {self._step}")
         self._step = ""
+
+
+class Bar:
+    """Progress of a measurement: a bar with the share done and what is measured, on a terminal; silent elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+        self._console = stderr()
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
+        self._task = self._progress.add_task("", total=1.0)
+
+    def __call__(self, text: str, share: float) -> None:
+        """This is being done, and so much of the whole is behind."""
+        from rich.markup import escape
+
+        self._progress.update(self._task, description=escape(text), completed=share)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

@@ -5,6 +5,7 @@ DyxError                     exit 1 unless noted
 ├── UsageError               exit 2: the call itself is off
 │   ├── UnknownName          a model, rule, backend … that no table lists
 │   ├── InvalidOption        an option's value
+│   ├── OptionNeeded         an option that this call cannot do without
 │   ├── OutputExists         the output is there and --force was not given
 │   └── RuleMatchesNothing   a rule asked for that governs no layer of the network
 ├── PackageMissing           an optional package; names the extra that brings it
@@ -36,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 
 
@@ -70,6 +72,13 @@ class InvalidOption(UsageError):
 
     def __init__(self, option: str, value: object, wanted: str) -> None:
         super().__init__(f"{option} is {value!r}, which is not {wanted}", f"give {option} {wanted}")
+
+
+class OptionNeeded(UsageError):
+    """An option that this call cannot do without."""
+
+    def __init__(self, option: str, reason: str, example: str) -> None:
+        super().__init__(f"{option} is needed: {reason}", f"for example {option} {example}")
 
 
 class OutputExists(UsageError):
@@ -178,7 +187,7 @@ class LayerUnreadable(DyxError):
     def __init__(self, class_name: str, reason: str) -> None:
         super().__init__(
             f"a layer of class {class_name} was recognised by its name, but {reason}",
-            "dyx.register_layer(class_name, adapter) tells dyx how to read a layer of another shape",
+            f"dyx.register_layer({class_name!r}, adapter, replace=True) tells dyx how to read yours",
         )
 
 
@@ -187,7 +196,7 @@ class FoldRefused(DyxError):
 
     def __init__(self, path: str, refusals: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{rule}: {reason}" for rule, reason in refusals.items())
-        super().__init__(f"no rule folds {path}: {reasons}", "docs/design.md tells how to add a rule")
+        super().__init__(f"no rule folds {path}: {reasons}", "CONTRIBUTING.md tells how to add a rule")
         self.refusals = dict(refusals)
 
 
@@ -213,10 +222,8 @@ class ParityMissed(DyxError):
     """An exported artifact does not compute what the dynamic network computes."""
 
     def __init__(self, misses: Sequence[str], passing: float, first_layer: str) -> None:
-        super().__init__(
-            f"parity missed: {'; '.join(misses)}. {first_layer}",
-            f"no bundle was written; --tolerance {passing:.1e} would pass",
-        )
+        would = f"--tolerance {passing:.1e} would pass" if isfinite(passing) else "no tolerance would pass"
+        super().__init__(f"parity missed: {'; '.join(misses)}. {first_layer}", f"no bundle was written; {would}")
         self.passing = passing
 
 

@@ -1,9 +1,4 @@
-"""PaddlePaddle, imported when it is first needed, and quietly.
-
-Modules that define layers must import even where Paddle is absent (listing models or serving a bundle needs none of
-it), so they take `Layer` and `paddle` from here: without Paddle, `Layer` is a stand-in whose construction says which
-extra brings the real one.
-"""
+"""PaddlePaddle, imported when it is first needed, and quietly."""
 
 from __future__ import annotations
 

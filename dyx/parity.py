@@ -21,6 +21,8 @@ NOISE_FACTOR = 4
 """How many times the float32 original's own error is allowed, where that is more."""
 BATCHES = (1, 2, 7, 64)
 """Sizes that every free-batch artifact is proved at, beside the one asked for."""
+_ZERO = 1e-30
+"""Stands for max |y| where a network answers zero."""
 _SEEDED = {"normal": 14, "uniform": 8, "textured": 22, "constant": 4, "large": 7, "saturating": 8, "zeros": 1}
 
 
@@ -37,7 +39,7 @@ class Verdict:
         where: Kind of input, row and class of that error.
         excess: Largest error as a share of what its kind is allowed; the artifact is within tolerance up to 1.
         row_drift: Largest difference between a row in the batch and that row alone, as a share of max |y| of its
-            kind; None where the batch is frozen.
+            kind; None where the batch is frozen to more than one row.
         cosine: Smallest cosine between a row and its reference.
         top1_agreement: Share of rows whose best class is the reference's.
         finite: Whether no NaN and no infinity came out.
@@ -256,11 +258,12 @@ def _answers(runner: Runner, references: Samples, rows: np.ndarray, batch: int) 
 
 def _scales(references: Samples) -> dict[str, float]:
     """Kind of input → max |y|."""
-    tiny = float(np.finfo(np.float64).tiny)
     largest = np.abs(references.logits).max(axis=1)
-    return {str(kind): max(float(largest[references.kind == kind].max()), tiny) for kind in np.unique(references.kind)}
+    return {str(kind): max(float(largest[references.kind == kind].max()), _ZERO) for kind in np.unique(references.kind)}
 
 
 def _cosines(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Between rows; 1 where both are zero."""
     lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
-    return np.asarray((got * wanted).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny))
+    same = (got == wanted).all(axis=1)
+    return np.where(same, 1.0, (got * wanted).sum(axis=1) / np.maximum(lengths, _ZERO))

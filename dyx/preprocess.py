@@ -49,7 +49,8 @@ class Preprocess:
     def _resized(self, picture: Picture) -> Image:
         height, width = self.size
         image = open_picture(picture)
-        return image.convert("RGB").resize((width, height), resample=_pillow().Resampling.BILINEAR)
+        resized: Image = image.convert("RGB").resize((width, height), resample=_pillow().Resampling.BILINEAR)
+        return resized
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in `dyx.json` and read by `--preprocess`."""
@@ -92,18 +93,22 @@ def open_picture(picture: Picture) -> Image:
     """A picture as a Pillow image: from a path, a Pillow image or a uint8 `(H, W)` / `(H, W, 3)` array."""
     import numpy as np
 
-    pillow = _pillow()
-    if isinstance(picture, pillow.Image):
-        return picture
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    path = fspath(picture)
+    if not isinstance(picture, str | PathLike):
+        return picture
+    return _from_file(fspath(picture))
+
+
+def _from_file(path: str) -> Image:
+    pillow = _pillow()
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a picture that would unpack to gigabytes: make it an error.
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
             with pillow.open(path) as image:
-                return image.convert("RGB")
+                converted: Image = image.convert("RGB")
+                return converted
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise ImageUnreadable(path, str(error)) from error
 
@@ -112,7 +117,8 @@ def _from_array(pixels: np.ndarray) -> Image:
     if pixels.dtype != "uint8" or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         seen = f"an array {pixels.dtype} {list(pixels.shape)}"
         raise ImageUnreadable(seen, "pixels are uint8 (H, W) or (H, W, 3)")
-    return _pillow().fromarray(pixels)
+    image: Image = _pillow().fromarray(pixels)
+    return image
 
 
 def _pillow() -> Any:

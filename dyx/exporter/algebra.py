@@ -91,11 +91,3 @@ def experts_as_inputs(weight: np.ndarray, groups: int) -> np.ndarray:
     experts, channels_out, channels_in = weight.shape[:3]
     moved = np.moveaxis(weight, 0, 1)
     return np.ascontiguousarray(moved.reshape(channels_out, experts * channels_in, *weight.shape[3:]))
-
-
-def experts_as_rows(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Each expert as one row `(K, g · C_out/g · taps · C_in/g)`, taps before channels as im2col by slices has them."""
-    experts, channels_out, channels_in = weight.shape[:3]
-    taps = int(np.prod(weight.shape[3:]))
-    split = weight.reshape(experts, groups, channels_out // groups, channels_in, taps)
-    return np.ascontiguousarray(split.swapaxes(3, 4).reshape(experts, -1))

@@ -13,7 +13,7 @@ from dyx.exporter.apply import apply_plan
 from dyx.exporter.plan import AUTO, make_plan
 from dyx.exporter.rule import Target, check_target
 from dyx.exporter.trace import trace_sites
-from dyx.nn.adapters import dynamic_layers, set_temperature
+from dyx.nn.adapters import check_layers, dynamic_layers, set_temperature
 from dyx.nn.framework import Layer, nn
 from dyx.zoo.weights import varied_images
 
@@ -52,6 +52,7 @@ def fold(
     # Behind one more layer, so that a single dynamic layer has a path like any other.
     reference = nn.Sequential(copy.deepcopy(layer)).to(dtype="float64")
     reference.eval()
+    check_layers(reference)
     set_temperature(reference, temperature)
     image = varied_images(shape or _own_shape(reference), _TRACED_IMAGES, np.random.default_rng(0))
     trace = trace_sites(reference, image.astype(np.float64), type(layer).__name__, logits=False)

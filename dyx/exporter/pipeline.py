@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -102,11 +103,11 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
     chosen.check_folder(folder)
     planned = _plan(model, chosen, progress)
     with written_whole(folder, replace=chosen.force) as staging:
-        progress("folding")
+        draft = _draft(staging, planned, chosen)
+        progress(_found(planned))
         static = apply_plan(planned.plan, planned.reference, planned.trace.inputs)
         progress("computing the float64 reference")
         references, noise = _references(planned, chosen.seed)
-        draft = _draft(staging, planned, chosen, references.logits.shape[1])
         _convert(static, draft, chosen, progress)
         _check_promises(draft, planned.plan)
         report = _prove(draft, planned, chosen, (references, noise), static, progress)
@@ -163,8 +164,17 @@ def _eager(network: Any, images: np.ndarray) -> np.ndarray:
         return np.concatenate([network(paddle.to_tensor(chunk)).numpy() for chunk in chunks])
 
 
-def _draft(staging: Path, planned: Planned, settings: ExportSettings, classes: int) -> Bundle:
+def _found(planned: Planned) -> str:
+    """What is folded, in words: the user sees which of their classes were recognised."""
+    counts = Counter(site.class_name for site in planned.trace.sites)
+    return "folding " + (
+        ", ".join(f"{count} × {name}" for name, count in counts.items()) or "nothing: no dynamic layer"
+    )
+
+
+def _draft(staging: Path, planned: Planned, settings: ExportSettings) -> Bundle:
     """The bundle as it will be, all but its parity, so that runners can open what is in the staging folder."""
+    (classes,) = planned.trace.output_shape
     batch: int | str = settings.batch or BATCH
     image = TensorSpec("image", "float32", (batch, *planned.source.shape))
     logits = TensorSpec("logits", "float32", (batch, classes))
@@ -189,7 +199,7 @@ def _preprocess(source: Source, settings: ExportSettings) -> Preprocess:
     given = settings.preprocess
     chosen = Preprocess.read(given) if isinstance(given, Path) else given or source.preprocess
     if chosen.size != source.shape[1:]:
-        wanted = f"of size {list(source.shape[1:])}, as the network's input"
+        wanted = f"size {list(source.shape[1:])}, that of the network's input"
         raise InvalidOption("--preprocess", f"size {list(chosen.size)}", wanted)
     return chosen
 
@@ -259,7 +269,9 @@ def _prove(
             verdicts += prove(runner, kind, references, allowed, _batches(settings))
     report = ParityReport(settings.tolerance, noise, allowed, tuple(verdicts))
     if not report.passed:
-        where = first_difference(static, planned.reference, references.image[:_SAMPLES], settings.tolerance)
+        row = next(int(verdict.where["row"]) for verdict in verdicts if not verdict.passed)
+        image = np.repeat(references.image[[max(row, 0)]], settings.batch or 1, axis=0)
+        where = first_difference(static, planned.reference, image, settings.tolerance)
         raise ParityMissed(report.misses(), report.passing_tolerance, where)
     return report
 

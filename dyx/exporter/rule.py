@@ -21,11 +21,13 @@ class Target:
         batch: The batch size that the graph is frozen to, or None for a free one.
         tune_batch: The batch size that costs are counted at.
         backend: The backend that costs are priced for.
+        formats: The formats that the one static network is exported to.
     """
 
     batch: int | None = None
     tune_batch: int = 512
     backend: str = "onnxruntime"
+    formats: tuple[str, ...] = ("paddle", "onnx")
 
     @property
     def priced_batch(self) -> int:

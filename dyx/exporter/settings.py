@@ -58,7 +58,7 @@ class ExportSettings:
     @property
     def target(self) -> Target:
         """What the plan is made for."""
-        return Target(self.batch, self.tune_batch, self.tune_backend)
+        return Target(self.batch, self.tune_batch, self.tune_backend, tuple(self.formats))
 
     def folder(self, model: str) -> Path:
         """Where the bundle of a model goes."""

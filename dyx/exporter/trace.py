@@ -34,11 +34,13 @@ class Trace:
         sites: Where rules may fold.
         inputs: Path of a site to the float64 input that its layer saw.
         uncalled: Paths of dynamic layers that the forward never reached.
+        output_shape: Of the network, without the batch.
     """
 
     sites: tuple[Site, ...]
     inputs: dict[str, np.ndarray]
     uncalled: tuple[str, ...]
+    output_shape: tuple[int, ...]
 
 
 def trace_sites(network: Any, image: np.ndarray, name: str, *, logits: bool = True) -> Trace:
@@ -63,7 +65,8 @@ def trace_sites(network: Any, image: np.ndarray, name: str, *, logits: bool = Tr
     order = sorted(called, key=lambda path: calls.index(called[path][0]))
     sites = tuple(_site(network, x, called[path][0], calls, output) for path in order)
     inputs = {path: called[path][0].input.numpy() for path in order}
-    return Trace(sites, inputs, tuple(path for path in dynamic_layers(network) if path not in called))
+    uncalled = tuple(path for path in dynamic_layers(network) if path not in called)
+    return Trace(sites, inputs, uncalled, tuple(output.shape[1:]))
 
 
 def observed_calls(network: Any, x: Any, name: str) -> tuple[list[Call], Any]:

@@ -202,13 +202,39 @@ DYCONV = LayerAdapter("dyconv", read_dyconv, _set_dyconv_temperature, _dyconv_sc
 _ADAPTERS: dict[str, LayerAdapter] = {"DYConv2D": DYCONV}
 
 
-def register_layer(class_name: str, adapter: LayerAdapter) -> None:
-    """Teach dyx a class of dynamic layer. Raises InvalidOption where the name is taken or the adapter is none."""
+def register_layer(class_name: str, adapter: LayerAdapter, *, replace: bool = False) -> None:
+    """Teach dyx a class of dynamic layer.
+
+    Args:
+        class_name: The class's bare name.
+        adapter: How to read its layers.
+        replace: Take the place of an adapter that is registered under this name, dyx's own included.
+
+    Raises:
+        InvalidOption: The name is taken and `replace` is false, or the adapter is none.
+    """
     if not isinstance(adapter, LayerAdapter):
         raise InvalidOption("adapter", adapter, "a dyx.LayerAdapter")
-    if _ADAPTERS.get(class_name, adapter) != adapter:
-        raise InvalidOption("class_name", class_name, f"a class not in the table yet ({', '.join(_ADAPTERS)})")
+    known = _ADAPTERS.get(class_name)
+    if known is not None and not replace and not _same(known, adapter):
+        raise InvalidOption("class_name", class_name, "a free name; replace=True takes a name that is registered")
     _ADAPTERS[class_name] = adapter
+
+
+def _same(one: LayerAdapter, other: LayerAdapter) -> bool:
+    """Whether two adapters come from the same code: a file that registers its own may be imported twice."""
+
+    def origin(adapter: LayerAdapter) -> tuple[Any, ...]:
+        functions = (adapter.read, adapter.set_temperature, adapter.scores)
+        return adapter.kind, *((function.__module__, function.__qualname__) for function in functions)
+
+    return origin(one) == origin(other)
+
+
+def check_layers(network: Any) -> None:
+    """Read every dynamic layer once. Raises LayerUnreadable for the first that is not what its name says."""
+    for layer, adapter in dynamic_layers(network).values():
+        adapter.read(layer)
 
 
 def adapter_of(layer: Any) -> LayerAdapter | None:

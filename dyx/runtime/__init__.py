@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dyx.bundle import Bundle, read_bundle
-from dyx.errors import BundleMissing, InvalidOption, PackageMissing
+from dyx.errors import InvalidOption, PackageMissing
 from dyx.registry import Registry
 from dyx.runtime.runner import Contract, Runner, Score
 
@@ -41,7 +41,7 @@ def open_bundle(
         threads: Threads on a CPU; all usable cores by default.
 
     Raises:
-        UnknownName, InvalidOption, PackageMissing, DeviceMissing, BundleMissing, BundleAltered.
+        UnknownName, InvalidOption, PackageMissing, DeviceMissing, BundleError.
     """
     opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     if device not in DEVICES:
@@ -68,8 +68,8 @@ def _checked(bundle: Bundle, backend: str) -> str:
     if not is_installed(backend):
         raise PackageMissing(BACKEND_PACKAGES[backend], BACKEND_EXTRAS[backend])
     if BACKEND_FORMATS[backend] not in bundle.formats:
-        reason = f"it holds {' and '.join(bundle.formats)}, and {backend} reads {BACKEND_FORMATS[backend]}"
-        raise BundleMissing(bundle.path, reason)
+        held = " and ".join(bundle.formats)
+        raise InvalidOption("--backend", backend, f"a backend that reads what {bundle.path} holds, {held}")
     return backend
 
 

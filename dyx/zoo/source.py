@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dyx.errors import DyxError, InvalidOption, ModelUnusable
+from dyx.errors import DyxError, InvalidOption, ModelUnusable, OptionNeeded
+from dyx.nn.adapters import check_layers
 from dyx.nn.framework import Layer, paddle
 from dyx.preprocess import Preprocess
 from dyx.zoo import BUILDERS, build, find_model
@@ -47,16 +48,14 @@ def load_source(name: str, shape: tuple[int, int, int] | None = None, seed: int 
         seed: Of the user's own initialisation.
 
     Raises:
-        UnknownName, InvalidOption, ModelUnusable, PackageMissing.
+        UnknownName, InvalidOption, OptionNeeded, ModelUnusable, LayerUnreadable, PackageMissing.
     """
     if ":" not in name:
         return _from_zoo(name, shape)
     if not name.rpartition(":")[2].isidentifier():
         raise InvalidOption("MODEL", name, "a name of `dyx models`, file.py:Class or package.module:callable")
     if shape is None:
-        raise InvalidOption(
-            "--shape", None, "channels,height,width (a network of your own brings none), e.g. 3,128,128"
-        )
+        raise OptionNeeded("--shape", "a network of your own brings no input shape", "3,128,128")
     return Source(name, _from_user(name, seed), shape, (), Preprocess(shape[1:]))
 
 
@@ -79,6 +78,7 @@ def _from_user(name: str, seed: int) -> Any:
         network = _called(name, maker)
     if not isinstance(network, Layer):
         raise ModelUnusable(name, f"{attribute} makes a {type(network).__name__}, not a paddle.nn.Layer")
+    check_layers(network)
     network.eval()
     return network
 

@@ -10,8 +10,9 @@ attention sums to one.
   one convolution on `[a_1 x ‖ … ‖ a_K x]`; zero padding stays zero. Arithmetic: K × the static convolution.
 - `dyconv/aggregate-kernel`: the definition itself, `(Σ_k a_k W_k) * x`, with the product over patches written as a
   batched matmul, so that the batch stays free. Arithmetic: 1 × the static convolution, plus mixing K kernels per
-  sample, whatever the size of the map; memory for one kernel per sample. For a batch frozen to 1 the mixed kernel
-  goes into an ordinary convolution instead.
+  sample, whatever the size of the map; memory for one kernel per sample. For a batch frozen to 1, and ONNX alone, the
+  mixed kernel goes into an ordinary convolution instead: Paddle Inference with oneDNN keeps the kernel of its first
+  call for all later ones, and answers wrongly from the second image on.
 """
 
 from __future__ import annotations
@@ -91,11 +92,13 @@ def mix_inputs(site: Site, target: Target) -> Offer | Refusal:
 
 
 def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
-    """One kernel per sample, applied by im2col and a batched matmul; at a batch of 1 by a convolution."""
+    """One kernel per sample, applied by im2col and a batched matmul; for ONNX at a batch of 1 by a convolution."""
     refusal = _not_planar(site)
     if refusal:
         return refusal
-    return _computed_kernel(site) if target.batch == 1 else _batched_matmul(site, target)
+    if target.batch == 1 and "paddle" not in target.formats:
+        return _computed_kernel(site)
+    return _batched_matmul(site, target)
 
 
 def _computed_kernel(site: Site) -> Offer:
@@ -112,21 +115,19 @@ def _computed_kernel(site: Site) -> Offer:
 
 def _batched_matmul(site: Site, target: Target) -> Offer | Refusal:
     layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
-    if isinstance(layer.padding, str):
-        return Refusal(f"padding {layer.padding!r} is a word; im2col needs numbers")
     memory = target.priced_batch * kernel * FLOAT_BYTES
     if memory > KERNELS_LIMIT_BYTES:
         mib, limit = memory // 2**20, KERNELS_LIMIT_BYTES // 2**20
         return Refusal(f"one kernel per sample takes {mib} MiB at batch {target.priced_batch}, over {limit} MiB")
     patches = layer.channels_in * prod(layer.kernel) * prod(site.output_shape[1:])
-    floats = 3 * prod(site.input_shape) + 3 * patches + 2 * kernel + prod(site.output_shape) + _bias_floats(site)
+    floats = prod(site.input_shape) + 2 * patches + 2 * kernel + prod(site.output_shape) + _bias_floats(site)
 
     def build() -> AggregateKernel:
         weight, bias = _experts(site)
-        return AggregateKernel(_routing(site), algebra.experts_as_rows(weight, layer.groups), bias, _geometry(site))
+        return AggregateKernel(_routing(site), weight, bias, _geometry(site))
 
     cost = Cost(
-        _convolution_macs(site) + layer.weight.size,
+        _convolution_macs(site) + layer.weight.size + patches * prod(layer.kernel),
         int(FLOAT_BYTES * (floats + layer.weight.size / target.priced_batch)),
     )
     return Offer(cost, "kernel per sample, im2col, batched matmul", build)

@@ -1,0 +1,129 @@
+"""One group of contenders, measured: a worker process each, warmed up, then window after window of turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from dyx.bench.contender import Contender
+from dyx.bench.gpu import gpus
+from dyx.bench.process import WorkerProcess
+from dyx.bench.samples import Measurement, Settings, Turn, WarmUp, by_window, times
+from dyx.bench.stats import agree
+from dyx.bench.turns import LEAST_WINDOWS, MOST_WINDOWS, Pace, order, pace
+
+Progress = Callable[[str, float], None]
+"""Called with what goes on and the share of the work that is done, from 0 to 1."""
+
+WARM_UP = {"calls_wanted": 10, "seconds": 0.2, "least_calls": 2, "most_s": 5.0}
+"""Ten calls and 0.2 s; but no more than 5 s once two calls are made (a reference: one)."""
+
+REFERENCE_CALLS = 2
+_WARM_UP_SHARE = 0.25
+
+
+@dataclass
+class _Side:
+    """One contender while it is measured."""
+
+    contender: Contender
+    worker: WorkerProcess
+    opened: dict[str, Any]
+    warm_up: WarmUp = field(default=WarmUp(0, 0.0))
+    fastest_s: float = 0.0
+    rest_s: float = 0.0
+    turns: list[Turn] = field(default_factory=list)
+
+    def has_enough(self, seconds: float) -> bool:
+        """Whether a reference has had its turns; the others have theirs as long as there are windows."""
+        made = times(self.turns)
+        return self.contender.reference and len(made) >= REFERENCE_CALLS and sum(made) / 1e9 >= seconds
+
+
+def measure(group: Sequence[Contender], settings: Settings, tell: Progress) -> list[Measurement]:
+    """Measure the contenders of one group against each other. Raises BenchFailed; no process is left behind."""
+    origin_ns = time.perf_counter_ns()
+    with ExitStack() as stack:
+        sides = [_opened(contender, settings, stack, tell) for contender in group]
+        for side in sides:
+            tell(f"{side.contender.name}: warm-up", _WARM_UP_SHARE)
+            _warm_up(side)
+        samples = _run_windows(sides, settings, _pace(sides, settings), origin_ns, tell)
+        return [_measurement(side, samples) for side in sides]
+
+
+def _opened(contender: Contender, settings: Settings, stack: ExitStack, tell: Progress) -> _Side:
+    tell(f"{contender.name}: opening", 0.0)
+    worker = stack.enter_context(WorkerProcess(contender))
+    opened = worker.ask(
+        opener=contender.opener, arguments=dict(contender.arguments), batch=settings.batch, seed=settings.seed
+    )
+    return _Side(contender, worker, opened)
+
+
+def _warm_up(side: _Side) -> None:
+    least_calls = 1 if side.contender.reference else WARM_UP["least_calls"]
+    answer = side.worker.ask(do="warm_up", **{**WARM_UP, "least_calls": least_calls})
+    turn = _turn(0, 0, answer, 0)
+    side.warm_up = WarmUp(len(turn.sent_ns), (turn.done_ns[-1] - turn.sent_ns[0]) / 1e9)
+    side.fastest_s, side.rest_s = min(turn.calls_ns) / 1e9, answer["rest_s"]
+
+
+def _pace(sides: Sequence[_Side], settings: Settings) -> Pace:
+    measured = [side for side in sides if not side.contender.reference]
+    slowest_s = max((side.fastest_s for side in measured), default=0.0)
+    return pace(settings.seconds, slowest_s, max((side.rest_s for side in measured), default=0.0))
+
+
+def _run_windows(
+    sides: Sequence[_Side], settings: Settings, steps: Pace, origin_ns: int, tell: Progress
+) -> list[list[dict[str, Any]]]:
+    """Three windows, and more until every side is stable, ten at most; what the GPUs said after each."""
+    on_gpu = any(side.opened["device"] == "gpu" for side in sides)
+    samples = []
+    for window in range(MOST_WINDOWS):
+        if window >= LEAST_WINDOWS and _is_stable(sides):
+            break
+        share = window / max(LEAST_WINDOWS, window + 1)  # nobody knows how many more there will be
+        tell(f"{sides[0].contender.group}: window {window + 1}", _WARM_UP_SHARE + (1 - _WARM_UP_SHARE) * share)
+        for step in range(steps.rounds):
+            _run_round(sides, settings, steps, (window, window * steps.rounds + step), origin_ns)
+        if on_gpu:
+            samples.append(gpus())
+    return samples
+
+
+def _run_round(sides: Sequence[_Side], settings: Settings, steps: Pace, place: tuple[int, int], origin_ns: int) -> None:
+    """One turn of every side that is not done; `place` is the window and the round."""
+    for side in order(sides, place[1]):
+        if not side.has_enough(settings.seconds):
+            lead_in = steps.has_lead_in(side.fastest_s)
+            answer = side.worker.ask(do="turn", seconds=steps.turn_s, lead_in=lead_in)
+            side.turns.append(_turn(*place, answer, origin_ns))
+
+
+def _is_stable(sides: Sequence[_Side]) -> bool:
+    return all(
+        agree([times(turns) for turns in by_window(side.turns)]) for side in sides if not side.contender.reference
+    )
+
+
+def _turn(window: int, round_number: int, answer: dict[str, Any], origin_ns: int) -> Turn:
+    sent, done = (tuple(instant - origin_ns for instant in answer[key]) for key in ("sent_ns", "done_ns"))
+    return Turn(window, round_number, sent, done, tuple(answer["device_ns"]))
+
+
+def _measurement(side: _Side, samples: list[list[dict[str, Any]]]) -> Measurement:
+    return Measurement(
+        side.contender,
+        side.opened["device"],
+        side.opened["threads"],
+        side.opened["options"],
+        side.warm_up,
+        tuple(side.turns),
+        side.worker.ask(do="memory")["peak_bytes"],
+        tuple(samples) if side.opened["device"] == "gpu" else (),
+    )

@@ -1,0 +1,134 @@
+"""A comparison as tables to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dyx.bench.compare import Comparison
+from dyx.bench.samples import Measurement, WarmUp
+from dyx.bench.stats import PERCENTS
+from dyx.bench.summary import Row
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+NOTHING = "–"
+_FIGURES = 3
+_LONGEST_NOTE = 12
+_WORDS = ("network", "backend", "notes")
+_METHOD = (
+    "Timed: end to end on the host, float32 array in to float32 array out{copies}; closed loop, one process per"
+    " network and backend, taking turns. images/s = images ÷ time in calls. × baseline = ratio of mean times per"
+    " call, [95 % bootstrap interval over pairs of turns]. MiB = peak memory of the process, input included."
+)
+
+
+def tabulate(comparison: Comparison) -> Group:
+    """One table per group, who was skipped, and beneath them what was timed and how."""
+    from rich.console import Group
+    from rich.text import Text
+
+    groups = list(dict.fromkeys(row.group for row in comparison.rows))
+    tables = [_table(group, comparison) for group in groups]
+    if comparison.skipped:
+        tables.append(_skipped_table(comparison))
+    return Group(*tables, *(Text(line) for line in explanation(comparison)))
+
+
+def explanation(comparison: Comparison) -> list[str]:
+    """The lines beneath the tables: batch, time, warm-up, threads, and what the columns mean."""
+    settings, told = comparison.settings, comparison.environment
+    on_gpu = any(row.device == "gpu" for row in comparison.rows)
+    copies = ", copies to and from the device included (dev: on the device alone, without them)" if on_gpu else ""
+    places = [told["cpu"]["model"], *(gpu["name"] for gpu in told["gpus"] if on_gpu)]
+    return [
+        f"Batch {settings.batch}, {settings.seconds:g} s or more a side in windows; {', '.join(places)}.",
+        *_per_contender(comparison.measurements),
+        _METHOD.format(copies=copies),
+    ]
+
+
+def _per_contender(measurements: Sequence[Measurement]) -> list[str]:
+    """Threads, options and warm-up; contenders that had the same share a line."""
+    alike: dict[str, list[WarmUp]] = {}
+    for seen in measurements:
+        options = [f"{key}={value}" for key, value in seen.options.items()]
+        place = "GPU" if seen.device == "gpu" else f"{seen.threads} thread{'s' * (seen.threads != 1)}"
+        line = f"{seen.contender.backend}: {', '.join([place, *options])}"
+        alike.setdefault(line, []).append(seen.warm_up)
+    return [f"{line}; {_least(warm_ups)}." for line, warm_ups in alike.items()]
+
+
+def _least(warm_ups: Sequence[WarmUp]) -> str:
+    calls, seconds = min(each.calls for each in warm_ups), min(each.seconds for each in warm_ups)
+    return f"warmed up by {calls} call{'s' * (calls != 1)} and {seconds:.1f} s at the least"
+
+
+def _table(group: str, comparison: Comparison) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [row for row in comparison.rows if row.group == group]
+    columns = _columns(rows)
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, title=Text(group), title_justify="left")
+    for heading in columns:
+        if heading in _WORDS:
+            # Too narrow a terminal folds names, never figures; and it must not crop a warning.
+            least = max(len(word) for row in rows for word in row.notes or [""]) if heading == "notes" else 1
+            table.add_column(heading, overflow="fold", min_width=min(least, _LONGEST_NOTE))
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell(row)) for cell in columns.values()), style="bold" if row.baseline else None)
+    return table
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
+    """Heading to what stands under it; columns that would tell nothing are left out."""
+    columns: dict[str, Callable[[Row], str]] = {"network": lambda row: row.name}
+    if any(row.backend != row.group for row in rows):
+        columns["backend"] = lambda row: row.backend
+    columns["images/s"] = lambda row: figure(row.images_per_s)
+    for percent in PERCENTS:
+        columns[f"p{percent}{' ms' if percent == PERCENTS[0] else ''}"] = _percentile(f"p{percent}")
+    if any(row.device_ms is not None for row in rows):
+        columns["dev ms"] = lambda row: figure(row.device_ms)
+    columns["MiB"] = lambda row: f"{row.peak_bytes / 2**20:.0f}"
+    columns["× baseline"] = lambda row: "baseline" if row.baseline else _ratio(row)
+    columns["notes"] = lambda row: "\n".join(row.notes)
+    return columns
+
+
+def _percentile(key: str) -> Callable[[Row], str]:
+    return lambda row: figure(row.percentiles_ms[key])
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return NOTHING
+    value, low, high = row.ratio.value, row.ratio.low, row.ratio.high
+    interval = f" [{low:.2f} {high:.2f}]" if low is not None and high is not None else ""
+    return f"{value:.2f}{interval}"
+
+
+def figure(value: float | None) -> str:
+    """Three figures, none of them an exponent; a dash for what could not be told."""
+    if value is None:
+        return NOTHING
+    whole = len(str(int(value)))
+    return f"{value:.{max(0, _FIGURES - whole)}f}"
+
+
+def _skipped_table(comparison: Comparison) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("network", "backend", "why", box=box.SIMPLE_HEAD, pad_edge=False, title="skipped")
+    table.title_justify = "left"
+    for skipped in comparison.skipped:
+        table.add_row(*map(Text, (skipped.name, skipped.backend, skipped.reason)))
+    return table

@@ -1,0 +1,124 @@
+"""What a benchmark keeps: every call's instants, before any statistic is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from dyx.bench.contender import Contender
+from dyx.errors import InvalidOption
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked of a benchmark.
+
+    Attributes:
+        batch: Images per call.
+        seconds: How long each side is measured, at the least; it is split over three windows.
+        seed: Of the inputs, and of the resampling behind intervals.
+    """
+
+    batch: int
+    seconds: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InvalidOption("--batch", self.batch, "a number from 1 up")
+        if not (self.seconds > 0 and isfinite(self.seconds)):
+            raise InvalidOption("--seconds", self.seconds, "a number above 0")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The calls that one side made in one round.
+
+    Attributes:
+        window: From 0.
+        round: From 0, counted over all windows.
+        sent_ns: When each call began, from the start of its group; one clock for all sides.
+        done_ns: When its answer was there, on the host.
+        device_ns: Time on the device, by its own events, of as many calls on inputs that were there already;
+            empty on a CPU.
+    """
+
+    window: int
+    round: int
+    sent_ns: tuple[int, ...]
+    done_ns: tuple[int, ...]
+    device_ns: tuple[int, ...] = ()
+
+    @property
+    def calls_ns(self) -> list[int]:
+        """How long each call took, end to end."""
+        return [done - sent for sent, done in zip(self.sent_ns, self.done_ns, strict=True)]
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Turn:
+        """The turn that `asdict` gave."""
+        instants = {key: tuple(entry[key]) for key in ("sent_ns", "done_ns", "device_ns")}
+        return cls(window=entry["window"], round=entry["round"], **instants)
+
+
+def by_window(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """The turns of each window in which there were any, in order."""
+    windows: dict[int, list[Turn]] = {}
+    for turn in turns:
+        windows.setdefault(turn.window, []).append(turn)
+    return list(windows.values())
+
+
+def times(turns: Sequence[Turn]) -> list[int]:
+    """How long each call of some turns took, in ns."""
+    return [call for turn in turns for call in turn.calls_ns]
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """The calls made before measuring."""
+
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that was seen of one contender.
+
+    Attributes:
+        contender: Who.
+        device: Where it computed: `"cpu"` or `"gpu"`.
+        threads: How many threads its runner took.
+        options: What was asked of the runtime.
+        warm_up: What went before.
+        turns: Every turn of every window, in time order.
+        peak_bytes: The most memory that its process ever held on the host, its input included.
+        gpu_samples: Per window, what the GPUs said of clocks, power and throttling; empty on a CPU.
+    """
+
+    contender: Contender
+    device: str
+    threads: int
+    options: Mapping[str, Any]
+    warm_up: WarmUp
+    turns: tuple[Turn, ...]
+    peak_bytes: int
+    gpu_samples: tuple[Sequence[Mapping[str, Any]], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in a saved comparison."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Measurement:
+        """The measurement that `to_json` wrote."""
+        parsed = {
+            "contender": Contender.from_json(entry["contender"]),
+            "warm_up": WarmUp(**entry["warm_up"]),
+            "turns": tuple(map(Turn.from_json, entry["turns"])),
+            "gpu_samples": tuple(entry["gpu_samples"]),
+        }
+        return cls(**{**entry, **parsed})

@@ -1,0 +1,114 @@
+"""From raw samples to one row per contender; pure, and done anew whenever a comparison is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dyx.bench.gpu import throttling
+from dyx.bench.samples import Measurement, Settings, Turn, by_window, times
+from dyx.bench.stats import KEPT_WINDOWS, PERCENTS, Ratio, agree, percentile, speed_ratio, variation
+
+ENOUGH_CALLS = 100
+VARIATION_LIMIT = 0.025
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender's figures, from its last three windows.
+
+    Attributes:
+        name: The contender's name.
+        backend: Its backend.
+        group: Whom it took turns with.
+        device: Where it computed.
+        baseline: Whether the ratios of its group are against it.
+        calls: How many calls the figures come from.
+        images_per_s: Images over the time spent in calls.
+        percentiles_ms: `"p50"` … to ms per batch, end to end; None where too few calls reach beyond it.
+        device_ms: The median on the device alone, without copies; None on a CPU.
+        peak_bytes: The most memory its process held on the host.
+        ratio: Speed relative to the group's baseline; None for the baseline itself and without one.
+        stable: Whether the three windows agree; None of fewer windows.
+        variation: The greatest coefficient of variation within a window; None without two calls in one.
+        notes: What a reader must know before quoting the figures.
+    """
+
+    name: str
+    backend: str
+    group: str
+    device: str
+    baseline: bool
+    calls: int
+    images_per_s: float
+    percentiles_ms: Mapping[str, float | None]
+    device_ms: float | None
+    peak_bytes: int
+    ratio: Ratio | None
+    stable: bool | None
+    variation: float | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form shown by `--json`."""
+        return asdict(self)
+
+
+def summarize(measurements: Sequence[Measurement], settings: Settings) -> tuple[Row, ...]:
+    """One row per measurement, in their order."""
+    baselines = {seen.contender.group: seen for seen in measurements if seen.contender.baseline}
+    return tuple(_row(seen, baselines.get(seen.contender.group), settings) for seen in measurements)
+
+
+def _row(seen: Measurement, baseline: Measurement | None, settings: Settings) -> Row:
+    who = seen.contender
+    kept = by_window(seen.turns)[-KEPT_WINDOWS:]
+    windows = [times(turns) for turns in kept]
+    calls = [call for window in windows for call in window]
+    stable, spread = agree(windows), _greatest_variation(windows)
+    return Row(
+        name=who.name,
+        backend=who.backend,
+        group=who.group,
+        device=seen.device,
+        baseline=who.baseline,
+        calls=len(calls),
+        images_per_s=settings.batch * len(calls) / (sum(calls) / 1e9),
+        percentiles_ms={f"p{percent}": _ms(percentile(calls, percent)) for percent in PERCENTS},
+        device_ms=_ms(percentile([call for turns in kept for turn in turns for call in turn.device_ns], 50)),
+        peak_bytes=seen.peak_bytes,
+        ratio=None if baseline is None or baseline is seen else _ratio(kept, baseline, settings.seed),
+        stable=stable,
+        variation=spread,
+        notes=tuple(_notes(len(calls), stable, spread, seen)),
+    )
+
+
+def _greatest_variation(windows: Sequence[Sequence[int]]) -> float | None:
+    return max((spread for window in windows if (spread := variation(window)) is not None), default=None)
+
+
+def _ms(ns: float | None) -> float | None:
+    return None if ns is None else ns / 1e6
+
+
+def _ratio(kept: Sequence[Sequence[Turn]], baseline: Measurement, seed: int) -> Ratio | None:
+    """Against the baseline's turns of the same rounds."""
+    theirs = {turn.round: turn.calls_ns for turn in baseline.turns}
+    own = [turn for turns in kept for turn in turns if turn.round in theirs]
+    return speed_ratio([theirs[turn.round] for turn in own], [turn.calls_ns for turn in own], seed)
+
+
+def _notes(calls: int, stable: bool | None, spread: float | None, seen: Measurement) -> list[str]:
+    notes = []
+    if stable is False:
+        notes.append("UNSTABLE")
+    if spread is not None and spread > VARIATION_LIMIT:
+        notes.append(f"CV {spread:.1%}")
+    if calls < ENOUGH_CALLS:
+        notes.append(f"{calls} call{'s' * (calls != 1)}")
+    reasons = {reason for window in seen.gpu_samples[-KEPT_WINDOWS:] for gpu in window for reason in throttling(gpu)}
+    if reasons:
+        notes.append(f"throttled: {', '.join(sorted(reasons))}")
+    return notes

@@ -1,0 +1,111 @@
+"""What many tests share: real bundles, the trained checkpoint, real images, the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+SHARED = HERE.parent.parent / "shared"
+DATA = HERE / "data"
+NOTEBOOK = DATA / "notebook_alexnet.py"
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """The really trained alexnet-dy, which a plain clone does not have."""
+    path = SHARED / "checkpoints" / "digits_alexnet_dy.pdparams"
+    if not path.is_file():
+        pytest.skip("the trained checkpoint lies beside the project's own checkout only (../shared)")
+    return path
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 360 held-out scans of handwritten digits: uint8 pictures, network inputs, classes."""
+
+    pictures: np.ndarray
+    images: np.ndarray
+    classes: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    from sklearn.datasets import load_digits
+
+    from dyx.preprocess import Preprocess
+
+    data = load_digits()
+    held_out = np.random.RandomState(0).permutation(1797)[-360:]
+    pictures = np.stack([(image / 16 * 255).astype("uint8") for image in data.images[held_out]])
+    preprocess = Preprocess((128, 128))
+    return Digits(pictures, np.stack([preprocess(picture) for picture in pictures]), data.target[held_out])
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with untrained bundles of alexnet-dy and alexnet-bn, made once."""
+    import dyx
+
+    folder = tmp_path_factory.mktemp("bundles")
+    for model in ("alexnet-dy", "alexnet-bn"):
+        dyx.export(model, out=folder / model, tune_batch=8)
+    return folder
+
+
+@pytest.fixture
+def dy_bundle(bundles: Path) -> Path:
+    return bundles / "alexnet-dy"
+
+
+@pytest.fixture
+def altered(dy_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a bundle, for tests that change files."""
+    import shutil
+
+    return Path(shutil.copytree(dy_bundle, tmp_path / "altered"))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_dyx(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run `dyx …` in this process, through its real entry point."""
+    from dyx.cli import main
+
+    def run(*arguments: Any) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["dyx", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def clean_adapters() -> Iterator[None]:
+    """Forget layer classes that a test registers."""
+    from dyx.nn import adapters
+
+    before = dict(adapters._ADAPTERS)
+    yield
+    adapters._ADAPTERS.clear()
+    adapters._ADAPTERS.update(before)

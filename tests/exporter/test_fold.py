@@ -1,0 +1,90 @@
+"""`dyx.fold`: an ordinary Paddle Layer, and the dynamic one left as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+import dyx
+from dyx.errors import FoldDiffers, InvalidOption, ModelUnusable, UnknownName
+from dyx.nn.dyconv import DYConv2D
+from dyx.zoo import build
+from dyx.zoo.weights import draw_weights, varied_images
+
+
+def network() -> Any:
+    net = build("alexnet-dy")
+    draw_weights(net, (3, 128, 128), 0)
+    return net
+
+
+def test_network_is_folded_with_its_batch_norms_and_without_dropout() -> None:
+    net = network()
+    static = dyx.fold(net, shape=(3, 128, 128))
+    words = [type(layer).__name__ for layer in static.sublayers()]
+    assert words.count("MixOutputs") == 3
+    assert words.count("BatchNorm2D") == 2, "those after static convolutions stay"
+    assert "Dropout" not in words
+    assert "DYConv2D" not in words
+    images = paddle.to_tensor(varied_images((3, 128, 128), 5, np.random.default_rng(1)))
+    wanted = net(images).numpy()
+    assert np.abs(static(images).numpy() - wanted).max() < 5e-6 * np.abs(wanted).max()
+
+
+def test_dynamic_network_stays_as_it_was() -> None:
+    net = network()
+    net.features[8].routing.temperature = 30
+    before = {key: tensor.numpy() for key, tensor in net.state_dict().items()}
+    dyx.fold(net, shape=(3, 128, 128), temperature=2)
+    assert net.features[8].routing.temperature == 30
+    assert type(net.features[8]) is DYConv2D
+    for key, tensor in net.state_dict().items():
+        assert tensor.dtype == paddle.float32
+        np.testing.assert_array_equal(tensor.numpy(), before[key])
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_single_layer(batch: int | None) -> None:
+    layer = DYConv2D(8, 6, 3, stride=2, padding=1, groups=2, num_experts=3)
+    x = paddle.randn([1, 8, 11, 11])
+    for rule in ("auto", "dyconv/mix-outputs", "dyconv/mix-inputs", "dyconv/aggregate-kernel"):
+        static = dyx.fold(layer, rule=rule, batch=batch)
+        assert float((static(x) - layer(x)).abs().max()) < 1e-5
+
+
+def test_temperature_is_folded() -> None:
+    layer = DYConv2D(8, 6, 3, padding=1, num_experts=2)
+    x = 5 * paddle.randn([3, 8, 9, 9])
+    layer.routing.temperature = 4.0
+    wanted = layer(x)
+    layer.routing.temperature = 30.0
+    assert float((dyx.fold(layer, temperature=4.0)(x) - wanted).abs().max()) < 1e-5
+    assert float((dyx.fold(layer, temperature=0.2)(x) - wanted).abs().max()) > 1e-4
+
+
+def test_layer_that_computes_something_else_than_its_name_says() -> None:
+    class DYConv2D_(DYConv2D):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x) * 1.001
+
+    DYConv2D_.__name__ = "DYConv2D"
+    with pytest.raises(FoldDiffers, match=r"differs from the layer it replaces by 0\.00\d+ of max"):
+        dyx.fold(DYConv2D_(8, 6, 3, padding=1, num_experts=2))
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "call"),
+    [
+        (InvalidOption, "layer is 'str'", lambda: dyx.fold("alexnet-dy")),
+        (InvalidOption, "temperature is 0", lambda: dyx.fold(DYConv2D(8, 6, 3), temperature=0)),
+        (InvalidOption, "--batch is 0", lambda: dyx.fold(DYConv2D(8, 6, 3), batch=0)),
+        (UnknownName, "no fold rule named 'fast'", lambda: dyx.fold(DYConv2D(8, 6, 3), rule="fast")),
+        (ModelUnusable, "its input shape is not known", lambda: dyx.fold(build("alexnet-dy"))),
+    ],
+)
+def test_calls_that_cannot_be_served(error: Any, words: str, call: Any) -> None:
+    with pytest.raises(error, match=words):
+        call()

@@ -1,0 +1,102 @@
+"""Folders appear whole or not at all, and nothing that stood there before is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dyx import folder
+from dyx.errors import OutputExists, OutputUnwritable
+from dyx.folder import written_whole
+
+
+def fill(path: Path, text: str) -> None:
+    (path / "file").write_text(text)
+
+
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+@pytest.fixture(params=["exchange", "two steps"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The swap in one system call, and the way of systems that have no such call."""
+    if request.param == "two steps":
+        monkeypatch.setattr(folder, "_exchange", lambda *_: False)
+    return str(request.param)
+
+
+def test_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "deep" / "out", replace=False) as staging:
+        fill(staging, "new")
+        assert not (tmp_path / "deep" / "out").exists()
+        assert staging.name.startswith(".out.")
+    assert (tmp_path / "deep" / "out" / "file").read_text() == "new"
+    assert names(tmp_path / "deep") == ["out"]
+
+
+def test_folder_is_replaced_whole(tmp_path: Path, way: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    (out / "only in the old one").touch()
+    with written_whole(out, replace=True) as staging:
+        fill(staging, "new")
+        assert (out / "file").read_text() == "old"
+    assert (out / "file").read_text() == "new", way
+    assert names(out) == ["file"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    with pytest.raises(RuntimeError), written_whole(out, replace=True) as staging:
+        fill(staging, "half")
+        raise RuntimeError
+    assert (out / "file").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_existing_folder_is_refused_before_and_after_the_work(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputExists, match="out exists already"), written_whole(tmp_path / "out", replace=False):
+        raise AssertionError("the block must not run")
+    with pytest.raises(OutputExists), written_whole(tmp_path / "late", replace=False) as staging:
+        fill(staging, "new")
+        (tmp_path / "late").mkdir()  # somebody else was faster
+        fill(tmp_path / "late", "theirs")
+    assert (tmp_path / "late" / "file").read_text() == "theirs"
+
+
+def test_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputUnwritable, match="cannot write"), written_whole(tmp_path / "file" / "out", replace=False):
+        raise AssertionError("the block must not run")
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".out.{dead.pid}-abc").mkdir()
+    (tmp_path / ".out.1-abc").mkdir()  # process 1 always lives
+    (tmp_path / ".other.txt").touch()
+    with written_whole(tmp_path / "out", replace=False) as staging:
+        fill(staging, "new")
+    assert names(tmp_path) == [".other.txt", ".out.1-abc", "out"]
+
+
+def test_kill_between_the_two_renames_is_mended(tmp_path: Path) -> None:
+    """Where the system cannot swap in one step, a kill may leave the old folder set aside: it is put back."""
+    aside = tmp_path / ".out.old"
+    aside.mkdir()
+    fill(aside, "old")
+    with pytest.raises(RuntimeError), written_whole(tmp_path / "out", replace=True) as staging:
+        assert (tmp_path / "out" / "file").read_text() == "old"
+        fill(staging, "half")
+        raise RuntimeError
+    assert names(tmp_path) == ["out"]

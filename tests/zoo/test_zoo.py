@@ -1,0 +1,110 @@
+"""The reference models: one test iterates the table."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from dyx.errors import UnknownName
+from dyx.nn.adapters import dynamic_layers, set_temperature
+from dyx.zoo import MODELS, Model, build, find_model
+from dyx.zoo.weights import draw_weights, varied_images
+
+NAMES = [model.name for model in MODELS]
+ALEXNET_DY_KEYS = [
+    *(f"features.0.{key}" for key in ("weight", "bias")),
+    *(f"features.1.{key}" for key in ("weight", "bias", "_mean", "_variance")),
+    *(f"features.4.{key}" for key in ("weight", "bias")),
+    *(f"features.5.{key}" for key in ("weight", "bias", "_mean", "_variance")),
+    *(
+        key
+        for conv in (8, 11, 14)
+        for key in (
+            *(f"features.{conv}.{name}" for name in ("weight", "bias")),
+            *(f"features.{conv}.routing.net.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")),
+            *(f"features.{conv + 1}.{name}" for name in ("weight", "bias", "_mean", "_variance")),
+        )
+    ),
+    *(f"classifier.{i}.{key}" for i in (0, 3, 6) for key in ("weight", "bias")),
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=NAMES)
+def test_model_is_what_its_row_says(model: Model) -> None:
+    network = build(model.name)
+    assert sum(int(np.prod(tensor.shape)) for tensor in network.state_dict().values()) == model.parameters
+    assert not network.training
+    logits = network(paddle.zeros([2, *model.shape]))
+    assert tuple(logits.shape) == (2, len(model.labels))
+    assert model.preprocess.size == model.shape[1:]
+    if model.baseline:
+        assert find_model(model.baseline).shape == model.shape
+        assert find_model(model.baseline).labels == model.labels
+
+
+@pytest.mark.parametrize("model", MODELS, ids=NAMES)
+def test_parameter_count_is_paddles(model: Model) -> None:
+    assert paddle.summary(build(model.name), (1, *model.shape))["total_params"] == model.parameters
+
+
+def test_state_dict_keys_of_alexnet_dy_are_the_articles() -> None:
+    state = build("alexnet-dy").state_dict()
+    assert sorted(state) == sorted(ALEXNET_DY_KEYS)
+    assert tuple(state["features.8.weight"].shape) == (2, 192, 128, 3, 3)
+    assert tuple(state["features.8.bias"].shape) == (2, 192)
+    assert tuple(state["features.8.routing.net.0.weight"].shape) == (32, 128, 1, 1)
+
+
+def test_unknown_model_offers_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="there is no model named 'alexnet-dyn'") as caught:
+        find_model("alexnet-dyn")
+    assert caught.value.nearest == "alexnet-dy"
+
+
+def attention_over(network: paddle.nn.Layer, images: np.ndarray) -> list[np.ndarray]:
+    seen: list[np.ndarray] = []
+    hooks = [
+        layer.routing.register_forward_post_hook(lambda _layer, _inputs, output: seen.append(output.numpy()))
+        for layer, _ in dynamic_layers(network).values()
+    ]
+    network(paddle.to_tensor(images))
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_drawn_weights_route_strongly_and_their_statistics_fit() -> None:
+    network = build("alexnet-dy")
+    draw_weights(network, (3, 128, 128), 0)
+    images = varied_images((3, 128, 128), 24, np.random.default_rng(9))
+    for attention in attention_over(network, images):
+        assert attention[:, 0].std() > 0.15
+        assert 0.2 < attention[:, 0].mean() < 0.8
+    for layer in network.sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D):
+            assert layer._mean.numpy().std() > 0.01
+            assert not np.allclose(layer._variance.numpy(), 1)
+    logits = network(paddle.to_tensor(images)).numpy()
+    assert np.isfinite(logits).all()
+    assert 0.05 < logits.std() < 100
+
+
+def test_drawn_weights_are_seeded() -> None:
+    states = []
+    for seed in (0, 0, 1):
+        network = build("alexnet-dy")
+        draw_weights(network, (3, 128, 128), seed)
+        states.append(network.state_dict()["features.8.routing.net.2.weight"].numpy())
+    np.testing.assert_array_equal(states[0], states[1])
+    assert not np.array_equal(states[0], states[2])
+
+
+def test_hotter_routing_is_flatter() -> None:
+    network = build("alexnet-dy")
+    draw_weights(network, (3, 128, 128), 0)
+    images = varied_images((3, 128, 128), 8, np.random.default_rng(9))
+    cold = attention_over(network, images)[0]
+    set_temperature(network, 30.0)
+    hot = attention_over(network, images)[0]
+    assert hot[:, 0].std() < cold[:, 0].std() / 10
