@@ -10,7 +10,7 @@ from dyx.bundle import Bundle, read_bundle
 from dyx.census import broken_promises, take_census
 from dyx.errors import PackageMissing
 from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, prove
-from dyx.runtime import BACKEND_FORMATS, BACKENDS, open_bundle, usable_backends
+from dyx.runtime import BACKEND_FORMATS, BACKENDS, open_bundle, require_backend, usable_backends
 from dyx.tensors import BATCH
 
 
@@ -65,6 +65,8 @@ def check(
     Raises:
         BundleMissing, BundleAltered, UnknownName, PackageMissing. A parity miss is no error here but in the report.
     """
+    for backend in backends:
+        require_backend(backend)
     progress("comparing hashes")
     opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=False)
     opened.verify()

@@ -160,7 +160,7 @@ def export(
         return _print_json({"bundle": str(bundle.path), **bundle.manifest})
     from dyx.tables import export_summary
 
-    return console.stdout().print("\n".join(export_summary(bundle)))
+    return console.stdout().print("\n".join(export_summary(bundle)), soft_wrap=True)
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -200,11 +200,11 @@ def _print_check(report: CheckReport) -> None:
 
     out = console.stdout()
     out.print(verdicts_table(report.parity.verdicts))
-    out.print("\n".join(check_summary(report)))
+    out.print("\n".join(check_summary(report)), soft_wrap=True)
     word = "[bold green]passed[/]" if report.passed else "[bold red]failed[/]"
-    out.print(f"{word}: {report.bundle.path} (allowed: {report.parity.applied})")
+    out.print(f"{word}: {report.bundle.path} (allowed: {report.parity.applied})", soft_wrap=True)
     for miss in report.parity.misses():
-        out.print(f"[red]{miss}[/]")
+        out.print(f"[red]{miss}[/]", soft_wrap=True)
 
 
 @app.command()

@@ -1,33 +1,33 @@
 """Every error that dyx raises on purpose.
 
 ```
-DyxError                     exit 1 unless noted
-├── UsageError               exit 2: the call itself is off
-│   ├── UnknownName          a model, rule, backend … that no table lists
-│   ├── InvalidOption        an option's value
-│   ├── OptionNeeded         an option that this call cannot do without
-│   ├── OutputExists         the output is there and --force was not given
-│   └── RuleMatchesNothing   a rule asked for that governs no layer of the network
-├── PackageMissing           an optional package; names the extra that brings it
-├── DeviceMissing            a device that the backend cannot reach here
+DyxError                      exit 1 unless noted
+├── UsageError                exit 2: the call itself is off
+│   ├── UnknownName           a model, rule, backend … that no table lists
+│   ├── InvalidOption         an option's value
+│   ├── OptionNeeded          an option that this call cannot do without
+│   ├── OutputExists          the output is there and --force was not given
+│   └── RuleMatchesNothing    a rule asked for that governs no layer of the network
+├── PackageMissing            an optional package; names the extra that brings it
+├── DeviceMissing             a device that the backend cannot reach here
 ├── CheckpointError
-│   ├── CheckpointUnreadable missing, empty, truncated, of another format
-│   ├── CheckpointUnsafe     refers to something that could run code
-│   ├── CheckpointMismatch   keys or shapes differ from the network's
-│   └── CheckpointNotFinite  NaN or infinite weights
-├── ModelUnusable            a user's network that cannot be imported, built or traced
-├── LayerUnreadable          a dynamic layer whose attributes are not what its adapter reads
-├── FoldRefused              no rule accepts a layer; every refusal is shown
-├── FoldDiffers              a folded layer does not compute what it replaces
-├── ConversionFailed         a converter's error or abort
-├── ParityMissed             an exported artifact differs from the dynamic network
+│   ├── CheckpointUnreadable  missing, empty, truncated, of another format
+│   ├── CheckpointUnsafe      refers to something that could run code
+│   ├── CheckpointMismatch    keys or shapes differ from the network's
+│   └── CheckpointNotFinite   NaN or infinite weights
+├── ModelUnusable             a user's network that cannot be imported, built or traced
+├── LayerUnreadable           a dynamic layer whose attributes are not what its adapter reads
+├── FoldRefused               no rule accepts a layer; every refusal is shown
+├── FoldDiffers               a folded layer does not compute what it replaces
+├── ConversionFailed          a converter's error or abort
+├── ParityMissed              an exported artifact differs from the dynamic network
 ├── BundleError
-│   ├── BundleMissing        no bundle there
-│   └── BundleAltered        a file is missing, unreadable or has another hash
-├── ImageUnreadable          a file that is no image
-├── InvalidTensor            an array of another dtype or shape than the spec asks for
-├── OutputUnwritable         an output file or folder that cannot be written
-└── BenchFailed              a worker process of the benchmark died or answered with an error
+│   ├── BundleMissing         no bundle there
+│   └── BundleAltered         a file is missing, unreadable or has another hash
+├── ImageUnreadable           a file that is no image
+├── InvalidTensor             an array of another dtype or shape than the spec asks for
+├── OutputUnwritable          an output file or folder that cannot be written
+└── BenchFailed               a worker process of the benchmark died or answered with an error
 ```
 
 `str(error)` says what happened, to which thing, with the value seen; `error.hint` says what to do.

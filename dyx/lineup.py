@@ -9,7 +9,7 @@ from pathlib import Path
 from dyx.bench import Contender, Skipped, bundle_contender
 from dyx.bundle import MANIFEST, Bundle, read_bundle
 from dyx.errors import PackageMissing, UnknownName
-from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKENDS, is_installed
+from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKENDS, is_installed, require_backend
 from dyx.zoo import BUILDERS, find_model
 
 BUNDLES = Path("bundles")
@@ -51,7 +51,7 @@ def line_up(paths: Sequence[Path], baseline: str | None, where: Where, tell: Tel
         BundleError: A bundle that cannot be used.
     """
     for backend in where.backends:
-        _check_backend(backend)
+        require_backend(backend)
     bundles = [read_bundle(path) for path in paths] or [_zoo_bundle(DEFAULT, BUNDLES, tell)]
     base = _baseline(bundles[0], baseline, tell)
     bundles = [bundle for bundle in bundles if base is None or bundle.path.resolve() != base.path.resolve()]
@@ -62,12 +62,6 @@ def line_up(paths: Sequence[Path], baseline: str | None, where: Where, tell: Tel
         tuple(one for one in found if isinstance(one, Contender)),
         tuple(dict.fromkeys(one for one in found if isinstance(one, Skipped))),
     )
-
-
-def _check_backend(backend: str) -> None:
-    BACKENDS.check(backend)
-    if not is_installed(backend):
-        raise PackageMissing(backend, BACKEND_EXTRAS[backend])
 
 
 def _backends(where: Where) -> Sequence[str]:

@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
     """Everything about this machine that a time depends on; JSON values only."""
     return {
         "start_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": list(sys.argv),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "revision": revision(),
         "python": platform.python_version(),
         "os": platform.platform(),

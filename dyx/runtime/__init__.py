@@ -63,10 +63,15 @@ def is_installed(backend: str) -> bool:
     return find_spec(BACKEND_PACKAGES[backend]) is not None
 
 
-def _checked(bundle: Bundle, backend: str) -> str:
+def require_backend(backend: str) -> None:
+    """Raises UnknownName for a backend that is in no table, PackageMissing for one that is not installed."""
     BACKENDS.check(backend)
     if not is_installed(backend):
         raise PackageMissing(BACKEND_PACKAGES[backend], BACKEND_EXTRAS[backend])
+
+
+def _checked(bundle: Bundle, backend: str) -> str:
+    require_backend(backend)
     if BACKEND_FORMATS[backend] not in bundle.formats:
         held = " and ".join(bundle.formats)
         raise InvalidOption("--backend", backend, f"a backend that reads what {bundle.path} holds, {held}")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dyx.preprocess import Picture
 
 
+_PICTURES_PER_CALL = 64
+
+
 @dataclass(frozen=True)
 class Score:
     """One class of a prediction: its index, its label and its softmax probability."""
@@ -70,14 +73,25 @@ class Runner(ABC):
 
     def predict(self, images: Sequence[Picture], top: int = 5) -> list[list[Score]]:
         """The `top` best classes of each picture, best first. Raises ImageUnreadable."""
-        import numpy as np
-
         if top < 1:
             raise InvalidOption("--top", top, "a number from 1 up")
-        if not images:
-            return []
-        logits = self.run(np.stack([self.contract.preprocess(image) for image in images]))
-        return [self._best(row, top) for row in softmax(logits)]
+        chunks = [images[start : start + self._chunk] for start in range(0, len(images), self._chunk)]
+        return [self._best(row, top) for chunk in chunks for row in softmax(self._logits(chunk))]
+
+    @property
+    def _chunk(self) -> int:
+        """How many pictures go into one call: the size that the batch is frozen to, or enough to keep memory small."""
+        size = self.contract.input.shape[0]
+        return size if isinstance(size, int) else _PICTURES_PER_CALL
+
+    def _logits(self, images: Sequence[Picture]) -> np.ndarray:
+        """One row per picture; a frozen batch is filled up with the last one."""
+        import numpy as np
+
+        tensors = [self.contract.preprocess(image) for image in images]
+        if isinstance(self.contract.input.shape[0], int):
+            tensors += [tensors[-1]] * (self._chunk - len(tensors))
+        return self.run(np.stack(tensors))[: len(images)]
 
     def _best(self, scores: np.ndarray, top: int) -> list[Score]:
         order = scores.argsort(kind="stable")[::-1][:top]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dyx.bench import Comparison, Contender, Skipped, bench, bundle_contender
+from dyx.bench import Comparison, Contender, Skipped, bench, bundle_contender, check_writable
 from dyx.bench.turns import order
 from dyx.bundle import Bundle
 from dyx.errors import BenchFailed, InvalidOption, OutputUnwritable, UnknownName
@@ -92,11 +92,20 @@ def test_the_record_says_what_ran(comparison: Comparison, tiny_bundle: Bundle) -
     assert Comparison.from_json(saved).rows == comparison.rows
 
 
-def test_raw_samples_are_saved_without_statistics(comparison: Comparison, tmp_path: Path) -> None:
+def test_raw_samples_are_saved_even_where_statistics_fail(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     comparison.save(tmp_path / "run.json")
-    saved = json.loads((tmp_path / "run.json").read_text())
-    assert "summary" not in saved
-    assert Comparison.from_json(saved).rows == comparison.rows
+    whole = json.loads((tmp_path / "run.json").read_text())
+    assert Comparison.from_json(whole).rows == comparison.rows
+    assert [row["name"] for row in whole["summary"]] == ["tiny", "again"]
+    monkeypatch.setattr(Comparison, "to_json", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        comparison.save(tmp_path / "raw.json")
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    assert "summary" not in raw
+    assert raw["contenders"] == whole["contenders"]
+    monkeypatch.undo()
     with pytest.raises(OutputUnwritable, match="cannot write"):
         comparison.save(tmp_path / "nowhere" / "run.json")
 
@@ -257,3 +266,10 @@ def test_an_unknown_backend_is_refused(tiny_bundle: Bundle) -> None:
 
 def test_only_skipped_is_a_comparison_too() -> None:
     assert bench([], skipped=[Skipped("a", "paddle", "no")]).rows == ()
+
+
+def test_place_for_the_result_is_checked_before_measuring(tmp_path: Path) -> None:
+    check_writable(tmp_path / "run.json")
+    for path, words in ((tmp_path, "it is a folder"), (tmp_path / "nowhere" / "run.json", "there is no folder")):
+        with pytest.raises(OutputUnwritable, match=words):
+            check_writable(path)

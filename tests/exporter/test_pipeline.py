@@ -164,6 +164,9 @@ def test_frozen_batch(tmp_path: Path) -> None:
             assert runner.run(images).shape == (4, 10)
             with pytest.raises(dyx.DyxError, match=r"wanted float32 \[4, 3, 128, 128\]"):
                 runner.run(images[:2])
+            pictures = list(np.random.default_rng(1).integers(0, 255, (6, 20, 20, 3), dtype=np.uint8))
+            one_by_one = [runner.predict([picture])[0][0] for picture in pictures]
+            assert [scores[0].index for scores in runner.predict(pictures)] == [best.index for best in one_by_one]
     assert dyx.check(str(bundle.path)).passed
 
 

@@ -1,0 +1,296 @@
+"""The command line: every mistake gets one clear sentence, what to do, and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MODELS = ("alexnet-bn", "alexnet-dy")
+
+
+def test_models_are_listed(run_dyx: Any) -> None:
+    ran = run_dyx("models")
+    assert ran.code == 0
+    for words in ("alexnet-dy", "8,324,368", "alexnet-bn", "7,526,794", "3×128×128", "CVPR"):
+        assert words in ran.out
+    listed = json.loads(run_dyx("models", "--json").out)
+    assert {entry["name"]: entry["parameters"] for entry in listed}["alexnet-dy"] == 8_324_368
+
+
+def test_plan_shows_rules_costs_and_reasons(run_dyx: Any) -> None:
+    ran = run_dyx("plan", "alexnet-dy")
+    assert ran.code == 0
+    for words in (
+        "features.8",
+        "dyconv/mix-outputs",
+        "dyconv/mix-inputs: costs",
+        "BN features.9",
+        "MMAC",
+        "batch dynamic",
+    ):
+        assert words in ran.out
+    plan = json.loads(run_dyx("plan", "--json", "--batch", "1", "--tune-backend", "openvino").out)
+    assert (plan["batch"], plan["tune_backend"], len(plan["sites"])) == (1, "openvino", 3)
+    assert "nothing to fold" in run_dyx("plan", "alexnet-bn").out
+
+
+def test_export_says_what_it_found_made_and_proved(run_dyx: Any, tmp_path: Path) -> None:
+    ran = run_dyx("export", "alexnet-dy", "--out", tmp_path / "x", "--temperature", 2, "--tune-batch", 2)
+    assert ran.code == 0
+    for words in (
+        "folding 3 × DYConv2D",
+        "proving the onnx file on onnxruntime",
+        "note: untrained",
+        "note: temperature 2",
+    ):
+        assert words in ran.err
+    assert "parity with the dynamic network in float64" in ran.out
+    assert "float32 [batch, 3, 128, 128]" in ran.out
+
+
+def test_export_prints_the_manifest_as_json(run_dyx: Any, tmp_path: Path) -> None:
+    ran = run_dyx("export", "alexnet-bn", "--out", tmp_path / "x", "--format", "onnx", "--tune-batch", 2, "--json")
+    manifest = json.loads(ran.out)
+    assert manifest == {"bundle": str(tmp_path / "x"), **json.loads((tmp_path / "x" / "dyx.json").read_text())}
+
+
+def test_check_passes_and_fails(run_dyx: Any, dy_bundle: Path, altered: Path) -> None:
+    ran = run_dyx("check", dy_bundle)
+    assert ran.code == 0
+    for words in ("onnxruntime", "openvino", "paddle", "pass", "census: every promise kept", "passed:"):
+        assert words in ran.out
+    report = json.loads(run_dyx("check", dy_bundle, "--json", "--backend", "onnxruntime").out)
+    assert report["passed"]
+    assert report["skipped"] == {"openvino": "not asked for", "paddle": "not asked for"}
+    spoil_references(altered)
+    ran = run_dyx("check", altered, "--backend", "onnxruntime")
+    assert ran.code == 1
+    assert "MISS" in ran.out
+    assert "is off by" in ran.out
+
+
+def spoil_references(folder: Path) -> None:
+    """Change the answers that a bundle must give, and its hash of them: only parity can notice."""
+    from dyx.bundle import Samples, read_bundle, write_manifest, write_samples
+
+    bundle = read_bundle(folder)
+    samples = bundle.samples()
+    write_samples(folder, Samples(samples.image, samples.logits * 1.01, samples.kind))
+    entries = {key: value for key, value in bundle.manifest.items() if key not in ("schema", "files")}
+    (folder / "dyx.json").unlink()
+    write_manifest(folder, entries)
+
+
+def test_inspect_shows_everything(run_dyx: Any, dy_bundle: Path) -> None:
+    ran = run_dyx("inspect", dy_bundle)
+    assert ran.code == 0
+    for words in (
+        "float32 [batch, 3, 128, 128]",
+        "dyconv/mix-outputs",
+        "8,3",
+        "MMAC/image",
+        "model.pdiparams",
+        "untrained",
+    ):
+        assert words in ran.out
+    told = json.loads(run_dyx("inspect", dy_bundle, "--json").out)
+    assert {graph["format"] for graph in told["graphs"]} == {"paddle", "onnx"}
+
+
+def test_predict_prints_classes(run_dyx: Any, dy_bundle: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    ran = run_dyx("predict", dy_bundle, tmp_path / "a.png", "--top", 2, "--backend", "openvino")
+    assert ran.code == 0
+    assert "a.png" in ran.out
+    (answer,) = json.loads(run_dyx("predict", dy_bundle, tmp_path / "a.png", "--json").out)
+    assert len(answer["top"]) == 5
+    assert abs(sum(top["score"] for top in answer["top"])) <= 1 + 1e-6
+    assert all(
+        top["label"] in ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+        for top in answer["top"]
+    )
+
+
+def test_bench_compares_with_the_zoo_baseline_beside_the_bundle(run_dyx: Any, dy_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    options = ("--batch", 2, "--seconds", 0.3, "--backend", "onnxruntime", "--threads", 1, "--json", out)
+    ran = run_dyx("bench", dy_bundle, *options)
+    assert ran.code == 0
+    for words in ("images/s", "alexnet-bn", "baseline", "paddle-eager"):
+        assert words in ran.out
+    rows = {(row["name"], row["backend"]): row for row in json.loads(out.read_text())["summary"]}
+    ratio = rows["alexnet-dy", "onnxruntime"]["ratio"]
+    assert ratio["low"] <= ratio["value"] <= ratio["high"]
+    assert rows["alexnet-bn", "onnxruntime"]["baseline"]
+    assert rows["alexnet-dy", "paddle-eager"]["calls"] >= 2
+
+
+def test_bench_takes_any_bundle_as_baseline(run_dyx: Any, bundles: Path) -> None:
+    options = ("--batch", 1, "--seconds", 0.2, "--backend", "onnxruntime", "--json", "-")
+    told = json.loads(run_dyx("bench", bundles / "alexnet-bn", "--baseline", bundles / "alexnet-dy", *options).out)
+    names = {(row["name"], row["baseline"]) for row in told["summary"] if row["backend"] == "onnxruntime"}
+    assert names == {("alexnet-bn", False), ("alexnet-dy", True)}
+
+
+BAD = [
+    (("export", "alexnet-dyy"), 2, "there is no model named 'alexnet-dyy'", "did you mean 'alexnet-dy'"),
+    (
+        ("plan", "--fold", "dyconv/mixoutputs"),
+        2,
+        "no fold rule named 'dyconv/mixoutputs'",
+        "did you mean 'dyconv/mix-outputs'",
+    ),
+    (("plan", "alexnet-bn", "--fold", "dyconv/mix-outputs"), 2, "matches no layer of alexnet-bn", "none"),
+    (("export", "--batch", "0"), 2, "--batch is '0'", "from 1 up"),
+    (("export", "--batch", "-3"), 2, "--batch is '-3'", "from 1 up"),
+    (("export", "--batch", "many"), 2, "--batch is 'many'", "from 1 up"),
+    (("export", "--shape", "3,128"), 2, "--shape is '3,128'", "three numbers"),
+    (("export", "--opset", "22"), 2, "--opset is 22", "17 to 21"),
+    (("export", "--opset", "16"), 2, "--opset is 16", "17 to 21"),
+    (("export", "--format", "tensorrt"), 2, "no format named 'tensorrt'", "known: paddle, onnx"),
+    (("export", "--tolerance", "0"), 2, "--tolerance is 0", "above 0"),
+    (("export", "--out", "{tmp}/out", "--weights", "{tmp}/absent.pdparams"), 1, "there is no such file", ".pdparams"),
+    (("export", "--out", "{tmp}/out", "--weights", "{tmp}/empty.pdparams"), 1, "the file is empty", ".safetensors"),
+    (("export", "--out", "{tmp}/out", "--weights", "{tmp}/text.pdparams"), 1, "truncated or no pickle", ".safetensors"),
+    (
+        ("export", "--out", "{tmp}/out", "--weights", "{tmp}/evil.pdparams"),
+        1,
+        "it refers to posix.system",
+        "nothing was run",
+    ),
+    (
+        ("export", "--out", "{tmp}/out", "--weights", "{tmp}/nan.pdparams"),
+        1,
+        "holds NaN or infinite values in a (1 values)",
+        "diverged",
+    ),
+    (
+        ("export", "--out", "{tmp}/out", "--weights", "{tmp}/other.pdparams"),
+        1,
+        "missing: features.0.weight",
+        "another network",
+    ),
+    (("export", "{tmp}/net.py:Net"), 2, "--shape is needed", "3,128,128"),
+    (("export", "{tmp}/net.py:Nat", "--shape", "3,8,8"), 1, "has no 'Nat'", "Net"),
+    (("export", "{tmp}/net.py:Needy", "--shape", "3,8,8"), 1, "it needs arguments: width", "without arguments"),
+    (("export", "{tmp}/net.py:Plain", "--shape", "3,8,8"), 1, "Plain is no paddle.nn.Layer", ""),
+    (("export", "--out", "{tmp}/out", "--labels", "{tmp}/absent.txt"), 2, "--labels is", "can be read"),
+    (("export", "--out", "{tmp}/out", "--preprocess", "{tmp}/text.pdparams"), 2, "--preprocess is", "JSON"),
+    (("export", "--out", "{bundle}"), 2, "exists already", "--force"),
+    (("export", "--out", "{tmp}", "--force"), 2, "--force replaces nothing else", ""),
+    (("check", "{tmp}/nowhere"), 1, "there is no such folder", "dyx export"),
+    (("check", "{tmp}"), 1, "the folder holds no dyx.json", "dyx export"),
+    (("check", "{bundle}", "--backend", "onnx"), 2, "no backend named 'onnx'", "did you mean 'onnxruntime'"),
+    (("inspect", "{altered}"), 1, "model.onnx is missing", "export it again"),
+    (("predict", "{bundle}", "{tmp}/text.pdparams"), 1, "cannot read image", "PNG"),
+    (("predict", "{bundle}", "{tmp}/absent.png"), 1, "cannot read image", "PNG"),
+    (("predict", "{bundle}", "{tmp}/x.png", "--top", "0"), 2, "--top is 0", "from 1 up"),
+    (("predict", "{bundle}", "{tmp}/x.png", "--backend", "ov"), 2, "no backend named 'ov'", "known: onnxruntime"),
+    (
+        ("predict", "{bundle}", "{tmp}/x.png", "--device", "gpu", "--backend", "openvino"),
+        1,
+        "cannot use device 'gpu'",
+        "--device cpu",
+    ),
+    (("bench", "{bundle}", "--batch", "0", "--backend", "onnxruntime"), 2, "--batch is 0", "from 1 up"),
+    (("bench", "{bundle}", "--batch", "-1", "--backend", "onnxruntime"), 2, "--batch is -1", "from 1 up"),
+    (("bench", "{bundle}", "--seconds", "0", "--backend", "onnxruntime"), 2, "--seconds is 0", ""),
+    (("bench", "{bundle}", "--baseline", "alexnet"), 2, "no bundle or model named 'alexnet'", "did you mean"),
+    (("bench", "{bundle}", "--json", "{tmp}/no/such.json"), 1, "cannot write", "there is no folder"),
+    (("bench", "{tmp}/nowhere"), 1, "there is no such folder", "dyx export"),
+]
+
+
+@pytest.fixture
+def places(tmp_path: Path, dy_bundle: Path, altered: Path) -> dict[str, str]:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, ("exit 1",)
+
+    def save(name: str, content: Any) -> None:
+        (tmp_path / name).write_bytes(pickle.dumps(content, protocol=4))
+
+    (altered / "model.onnx").unlink()
+    (tmp_path / "empty.pdparams").touch()
+    (tmp_path / "text.pdparams").write_text("not a checkpoint")
+    save("evil.pdparams", {"w": Evil()})
+    save("nan.pdparams", {"a": np.float32([np.nan])})
+    save("other.pdparams", {"a": np.float32([1])})
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    (tmp_path / "net.py").write_text(
+        "from paddle import nn\n"
+        "class Net(nn.Layer):\n    pass\n"
+        "class Needy(nn.Layer):\n    def __init__(self, width):\n        super().__init__()\n"
+        "class Plain:\n    pass\n"
+    )
+    return {"tmp": str(tmp_path), "bundle": str(dy_bundle), "altered": str(altered)}
+
+
+@pytest.mark.parametrize(("arguments", "code", "words", "hint"), BAD, ids=[" ".join(row[0]) for row in BAD])
+def test_mistakes_are_told(
+    run_dyx: Any, places: dict[str, str], arguments: tuple[str, ...], code: int, words: str, hint: str
+) -> None:
+    ran = run_dyx(*(argument.format(**places) for argument in arguments))
+    assert ran.code == code, ran.err
+    assert "error:" in ran.err
+    assert words in ran.err
+    assert hint in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dyx.cli import main
+    from dyx.errors import UnknownName
+
+    monkeypatch.setattr(sys, "argv", ["dyx", "--debug", "export", "alexnet-dyy"])
+    with pytest.raises(UnknownName):
+        main()
+
+
+def test_wrong_use_is_exit_2(run_dyx: Any) -> None:
+    assert run_dyx("export", "--no-such-option").code == 2
+    assert run_dyx("exprot").code == 2
+    assert run_dyx("bench", "--batch", "many").code == 2
+
+
+def test_help_teaches_and_is_quick() -> None:
+    """The promise is .4 s; the least of several runs is what the machine's noise leaves of it."""
+    durations = []
+    for _ in range(5):
+        started = time.perf_counter()
+        ran = subprocess.run([sys.executable, "-m", "dyx", "--help"], capture_output=True, text=True, check=True)
+        durations.append(time.perf_counter() - started)
+    for command in ("models", "plan", "export", "check", "inspect", "predict", "bench", "dyx bench --batch 512"):
+        assert command in ran.stdout
+    assert min(durations) < 0.4
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("export", "--help"), ("models",), ("bench", "--help")])
+def test_help_and_models_import_no_framework(arguments: tuple[str, ...]) -> None:
+    script = (
+        "import sys; sys.argv = ['dyx', *sys.argv[1:]]\n"
+        "from dyx.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'paddle', 'onnx', 'onnxruntime', 'openvino', 'PIL', 'torch', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
+
+
+def test_version(run_dyx: Any) -> None:
+    import dyx
+
+    assert run_dyx("--version").out.strip() == f"dyx {dyx.__version__}"

@@ -1,0 +1,103 @@
+"""What the README and the other documents promise is true."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *ROOT.glob("docs/**/*.md"))]
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+def test_the_two_commands_stand_first_and_exist() -> None:
+    first = re.search(r"```\n(.*?)```", README, flags=re.DOTALL)
+    assert first is not None
+    assert first.group(1).split("\n")[:2] == ["make demo", "make test"]
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "check", "clean"):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+        if not link.startswith("https://"):
+            assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_exist_with_their_options(path: Path) -> None:
+    """Every `dyx …` line names a command that is there and options that it takes."""
+    from typer.main import get_command
+
+    from dyx.cli import app
+
+    commands: Any = get_command(app).commands  # type: ignore[attr-defined]
+    typed = "\n".join(re.findall(r"^```\w*\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE))
+    for line in re.findall(r"^dyx (.+)$", typed, flags=re.MULTILINE):
+        words = line.split()
+        name = next(word for word in words if not word.startswith("--"))
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        used = {word for word in words[words.index(name) :] if word.startswith("--")}
+        assert used <= options, line
+
+
+def test_python_of_the_readme_runs(tmp_path: Path) -> None:
+    for block in code_blocks(ROOT / "README.md", "python"):
+        subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_example_of_a_network_of_ones_own_exports(tmp_path: Path, run_dyx: Any) -> None:
+    how_to = ROOT / "docs" / "how-to" / "export-your-own-network.md"
+    (source,) = [block for block in code_blocks(how_to, "python") if "class Small" in block]
+    (tmp_path / "my_network.py").write_text(source)
+    out = tmp_path / "bundle"
+    ran = run_dyx(
+        "export", f"{tmp_path / 'my_network.py'}:Small", "--shape", "3,32,32", "--out", out, "--tune-batch", 2
+    )
+    assert ran.code == 0, ran.err
+    assert "folding 1 × MixedConv" in ran.err
+
+
+def test_extras_of_the_readme_are_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(re.findall(r"`dyx\[(\w+)\]`", README)) == set(project["optional-dependencies"]) - {"dev"}
+
+
+def test_ratios_of_the_readme_are_the_recorded_ones() -> None:
+    table = dict(re.findall(r"^\| (\w+) \| ([\d.]+ \[[\d.]+, [\d.]+\])", README, flags=re.MULTILINE))
+    record = json.loads((ROOT / "benchmarks" / "results" / "alexnet-dy-cpu-512.json").read_text())
+    ratios = {
+        row["backend"]: row["ratio"] for row in record["summary"] if row["ratio"] and "eager" not in row["backend"]
+    }
+    assert table == {
+        backend: f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" for backend, ratio in ratios.items()
+    }
+
+
+@pytest.mark.skipif(not TRACKED, reason="not a git checkout")
+def test_no_registry_address_and_no_absolute_path_is_committed() -> None:
+    strange = re.compile(r"(--|extra-)index-url|find-links|(^|[\s\"'=(])/(home|root|tmp|Users|work)/\w")
+    for name in TRACKED:
+        path = ROOT / name
+        if path.suffix in (".npz", ".png") or path == Path(__file__) or not path.is_file():
+            continue
+        found = [line for line in path.read_text().splitlines() if strange.search(line)]
+        assert not found, (name, found[:3])
+
+
+def test_data_of_the_tests_stays_small() -> None:
+    assert sum(path.stat().st_size for path in (ROOT / "tests" / "data").rglob("*") if path.is_file()) < 3e6
