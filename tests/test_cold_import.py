@@ -55,7 +55,7 @@ def test_importing_dyx_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("call", "package", "extra"),
     [
-        ("import dyx; dyx.export('alexnet-dy', out='x')", "onnxruntime|paddle", "paddle"),
+        ("import dyx; dyx.export('alexnet-dy', out='x')", "paddlepaddle", "paddle"),
         ("import dyx; dyx.plan('alexnet-dy')", "paddlepaddle", "paddle"),
         ("from dyx.nn.dyconv import DYConv2D; DYConv2D(8, 8, 3)", "paddlepaddle", "paddle"),
         ("from dyx.zoo import build; build('alexnet-dy')", "paddlepaddle", "paddle"),
@@ -68,8 +68,8 @@ def test_missing_package_is_told_with_its_extra(call: str, package: str, extra: 
         f"import dyx.errors\ntry:\n    exec({call!r})\nexcept dyx.errors.PackageMissing as e: print(e, e.hint)\n"
     )
     assert ran.returncode == 0, ran.stderr
-    assert any(name in ran.stdout for name in package.split("|"))
-    assert f"dyx[{extra}]" in ran.stdout or "dyx[paddle]" in ran.stdout
+    assert f"{package} is not installed" in ran.stdout
+    assert f"dyx[{extra}]" in ran.stdout
 
 
 @pytest.mark.parametrize("arguments", ["models", "export", "plan"])

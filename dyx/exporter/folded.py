@@ -59,8 +59,15 @@ class FoldedRouting(Layer):
         return functional.softmax(scores.reshape([0, self.experts]), axis=-1)
 
 
-class MixOutputs(Layer):
-    """`Σ_k a_k y_k` of one convolution with K · C_out outputs."""
+class FoldedExperts(Layer):
+    """What every fold of a K-expert convolution holds; abstract.
+
+    Args:
+        routing: At temperature 1.
+        weight: Experts' kernels, in the order that the fold needs.
+        bias: Experts' biases, in that order, or None.
+        geometry: How the convolution walks.
+    """
 
     def __init__(self, routing: Routing, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
         super().__init__()
@@ -70,6 +77,16 @@ class MixOutputs(Layer):
         self.bias = None
         if bias is not None:
             constant(self, "bias", bias)
+
+    def add_mixed_bias(self, y: Any, attention: Any) -> Any:
+        """`y + Σ_k a_k b_k`, for y `(B, C_out, H, W)` and biases `(K, C_out)`."""
+        if self.bias is None:
+            return y
+        return y + paddle.matmul(attention, self.bias).reshape([0, self.bias.shape[1], 1, 1])
+
+
+class MixOutputs(FoldedExperts):
+    """`Σ_k a_k y_k` of one convolution with K · C_out outputs; weight and bias as `algebra.experts_as_outputs`."""
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`. The mixture is a matmul: runtimes do that well, and 5-D broadcasts badly."""
@@ -84,17 +101,8 @@ class MixOutputs(Layer):
         return mixed.reshape([0, channels, height, width])
 
 
-class MixInputs(Layer):
-    """One convolution on `[a_1 x ‖ … ‖ a_K x]`; experts stand inside each group of channels."""
-
-    def __init__(self, routing: Routing, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
-        super().__init__()
-        self.routing = FoldedRouting(routing)
-        self.geometry = geometry
-        constant(self, "weight", weight)
-        self.bias = None
-        if bias is not None:
-            constant(self, "bias", bias)
+class MixInputs(FoldedExperts):
+    """One convolution on `[a_1 x ‖ … ‖ a_K x]`; weight as `algebra.experts_as_inputs`, bias `(K, C_out)`."""
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`; the scaled copies are an outer product, again a matmul."""
@@ -106,68 +114,64 @@ class MixInputs(Layer):
         rows = rows if groups == 1 else [0, groups, 1, channels // groups * height * width]
         copies = paddle.matmul(attention.reshape(column), x.reshape(rows))
         y = self.geometry.convolve(copies.reshape([0, experts * channels, height, width]), self.weight)
-        return y if self.bias is None else y + mixed_bias(attention, self.bias)
+        return self.add_mixed_bias(y, attention)
 
 
-class AggregateKernel(Layer):
+class AggregateKernel(FoldedExperts):
     """A kernel per sample, mixed by one matmul and applied by im2col and a batched matmul.
 
     Patches are taken by a grouped convolution with one-hot kernels: one node that knows stride, padding and dilation.
     It is faster than slices or `unfold` on every backend, and padding operators are best avoided: paddle2onnx 2.1
     leaves pad3d's fill value uninitialised, and Paddle's oneDNN padding writes past its buffer.
+
+    Args:
+        routing: At temperature 1.
+        weight: `(K, C_out, C_in/g, h, w)`.
+        bias: `(K, C_out)` or None.
+        geometry: How the convolution walks.
     """
 
     def __init__(self, routing: Routing, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
-        super().__init__()
-        self.routing = FoldedRouting(routing)
-        self.groups = geometry.groups
+        super().__init__(routing, weight.reshape(len(weight), -1), bias, geometry)
         channels_in, taps = weight.shape[2] * geometry.groups, int(np.prod(weight.shape[3:]))
         self.patches = replace(geometry, groups=channels_in)
         self.channels_out, self.depth = weight.shape[1], weight.shape[2] * taps
         one_hot = np.eye(taps).reshape(taps, 1, *weight.shape[3:])
         constant(self, "one_hot", np.tile(one_hot, (channels_in, 1, 1, 1)))
-        constant(self, "rows", weight.reshape(len(weight), -1))
-        self.bias = None
-        if bias is not None:
-            constant(self, "bias", bias)
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`."""
         columns = self.patches.convolve(x, self.one_hot)
         height, width = columns.shape[2:]
         attention = self.routing(x)
-        kernels = paddle.matmul(attention, self.rows).reshape([0, *self._per_group(self.channels_out), self.depth])
-        depth = self.depth * self.groups
+        kernels = paddle.matmul(attention, self.weight).reshape([0, *self._per_group(self.channels_out), self.depth])
+        depth = self.depth * self.geometry.groups
         columns = columns.reshape([0, *self._per_group(depth), height * width])
         y = paddle.matmul(kernels, columns).reshape([0, self.channels_out, height, width])
         # The bias is added in 4-D, after the reshape: fused into the 3-D matmul, Paddle's oneDNN takes 200 × as long.
-        return y if self.bias is None else y + mixed_bias(attention, self.bias)
+        return self.add_mixed_bias(y, attention)
 
     def _per_group(self, size: int) -> tuple[int, ...]:
-        return (size,) if self.groups == 1 else (self.groups, size // self.groups)
+        groups = self.geometry.groups
+        return (size,) if groups == 1 else (groups, size // groups)
 
 
-class ComputedKernel(Layer):
-    """For a batch of exactly one: the kernel is mixed, then an ordinary convolution takes it."""
+class ComputedKernel(FoldedExperts):
+    """For a batch of exactly one: the kernel is mixed, then an ordinary convolution takes it.
+
+    Args:
+        routing: At temperature 1.
+        weight: `(K, C_out, C_in/g, h, w)`.
+        bias: `(K, C_out)` or None.
+        geometry: How the convolution walks.
+    """
 
     def __init__(self, routing: Routing, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
-        super().__init__()
-        self.routing = FoldedRouting(routing)
-        self.geometry = geometry
+        super().__init__(routing, weight.reshape(len(weight), -1), bias, geometry)
         self.kernel_shape = list(weight.shape[1:])
-        constant(self, "rows", weight.reshape(len(weight), -1))
-        self.bias = None
-        if bias is not None:
-            constant(self, "bias", bias)
 
     def forward(self, x: Any) -> Any:
         """`(1, C_out, H', W')`."""
         attention = self.routing(x)
-        kernel = paddle.matmul(attention, self.rows).reshape(self.kernel_shape)
-        y = self.geometry.convolve(x, kernel)
-        return y if self.bias is None else y + mixed_bias(attention, self.bias)
-
-
-def mixed_bias(attention: Any, bias: Any) -> Any:
-    """`Σ_k a_k b_k` as `(B, C_out, 1, 1)`."""
-    return paddle.matmul(attention, bias).reshape([0, bias.shape[1], 1, 1])
+        kernel = paddle.matmul(attention, self.weight).reshape(self.kernel_shape)
+        return self.add_mixed_bias(self.geometry.convolve(x, kernel), attention)

@@ -28,6 +28,7 @@ from dyx.exporter.trace import Trace, trace_sites
 from dyx.folder import written_whole
 from dyx.nn.adapters import set_temperature
 from dyx.nn.framework import paddle
+from dyx.paddle_package import paddle_package
 from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, input_pool, noise_of, prove
 from dyx.preprocess import Preprocess
 from dyx.runtime import open_bundle
@@ -118,6 +119,7 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
 
 
 def _checked(settings: dict[str, Any]) -> ExportSettings:
+    paddle_package()  # before anything else is found wanting: without Paddle nothing can be exported
     chosen = ExportSettings(**settings)
     chosen.check()
     return chosen
@@ -197,7 +199,7 @@ def _draft(staging: Path, planned: Planned, settings: ExportSettings) -> Bundle:
 
 def _preprocess(source: Source, settings: ExportSettings) -> Preprocess:
     given = settings.preprocess
-    chosen = Preprocess.read(given) if isinstance(given, Path) else given or source.preprocess
+    chosen = Preprocess.read(Path(given)) if isinstance(given, str | Path) else given or source.preprocess
     if chosen.size != source.shape[1:]:
         wanted = f"size {list(source.shape[1:])}, that of the network's input"
         raise InvalidOption("--preprocess", f"size {list(chosen.size)}", wanted)
@@ -208,7 +210,8 @@ def _labels(source: Source, settings: ExportSettings, classes: int) -> list[str]
     """What the user gave, or the zoo's, or bare numbers for a network that has no names for its classes."""
     if settings.labels is None:
         return list(source.labels) or [str(index) for index in range(classes)]
-    labels = _lines(settings.labels) if isinstance(settings.labels, Path) else list(settings.labels)
+    given = settings.labels
+    labels = _lines(Path(given)) if isinstance(given, str | Path) else list(given)
     if len(labels) != classes:
         raise InvalidOption("--labels", f"{len(labels)} labels", f"{classes} labels, one a line: one per logit")
     return labels

@@ -47,8 +47,8 @@ class ExportSettings:
     batch: int | None = None
     out: Path | str | None = None
     shape: tuple[int, int, int] | None = None
-    labels: Path | Sequence[str] | None = None
-    preprocess: Path | Preprocess | None = None
+    labels: Path | str | Sequence[str] | None = None
+    preprocess: Path | str | Preprocess | None = None
     seed: int = 0
     force: bool = False
     tolerance: float = TOLERANCE

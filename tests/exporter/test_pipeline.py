@@ -184,7 +184,7 @@ def test_labels_and_preprocess_of_the_user(tmp_path: Path) -> None:
     bundle = dyx.export(
         "alexnet-bn",
         out=tmp_path / "x",
-        labels=tmp_path / "labels.txt",
+        labels=str(tmp_path / "labels.txt"),
         preprocess=tmp_path / "prep.json",
         formats=("onnx",),
         tune_batch=2,

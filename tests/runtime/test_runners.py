@@ -33,6 +33,8 @@ def test_backend_answers_any_batch_as_the_references_say(dy_bundle: Path, backen
     samples = read_bundle(dy_bundle).samples()
     with dyx.open(dy_bundle, backend=backend, device="cpu") as runner:
         assert (runner.backend, runner.device) == (backend, "cpu")
+        strided = runner.run(np.repeat(samples.image[:4], 2, axis=0)[::2])
+        assert np.abs(strided - samples.logits[:4]).max() < 2e-5 * np.abs(samples.logits).max()
         for batch in (1, 8, 3, 8):
             got = runner.run(samples.image[:batch])
             assert got.dtype == np.float32
