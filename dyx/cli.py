@@ -32,26 +32,39 @@ Model = Annotated[
 ]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that `dyx export` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of tables.")]
-Weights = Annotated[Path | None, typer.Option(help=".pdparams or .safetensors; without it, seeded untrained weights.")]
-Temperature = Annotated[float, typer.Option(help="Of every dynamic layer; a checkpoint does not carry it.")]
-Fold = Annotated[list[str], typer.Option(help="auto, or a rule for its kind of layer. May be repeated.")]
-Formats = Annotated[list[str], typer.Option("--format", help="paddle, onnx; both by default. May be repeated.")]
-Opset = Annotated[int, typer.Option(help="Of the ONNX file, 17 to 21.")]
-Batch = Annotated[str, typer.Option(metavar="dynamic|N", help="A free batch size, or the one to freeze to.")]
-Out = Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/<model> by default.")]
-Shape = Annotated[str | None, typer.Option(metavar="3,H,W", help="Of the input, for a network of your own.")]
-Labels = Annotated[Path | None, typer.Option(help="A text file, one label a line.")]
-Prep = Annotated[Path | None, typer.Option("--preprocess", help="A JSON file: size, mean, std, order.")]
-Seed = Annotated[int, typer.Option(help="Of untrained weights and of the inputs that prove the bundle.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the bundle that is there, whole.")]
-Tolerance = Annotated[float, typer.Option(help="Share of max |y| that an artifact may be off.")]
-TuneBatch = Annotated[int, typer.Option(help="Batch size that rules are priced at when the batch is free.")]
-TuneBackend = Annotated[str, typer.Option(help="Backend that rules are priced for.")]
-Backends = Annotated[
-    list[str], typer.Option("--backend", help="onnxruntime, openvino, paddle; every installed one by default.")
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help=".pdparams or .safetensors; without it, seeded untrained weights."),
 ]
-Device = Annotated[str, typer.Option(help="cpu, gpu, or auto.")]
-Threads = Annotated[int | None, typer.Option(help="On a CPU; all cores by default.")]
+Temperature = Annotated[
+    float, typer.Option(metavar="T", help="Of every dynamic layer; a checkpoint does not carry it.")
+]
+Fold = Annotated[
+    list[str],
+    typer.Option(metavar="auto|RULE", help="A rule, as `dyx plan` lists them, for its kind of layer. May be repeated."),
+]
+Formats = Annotated[
+    list[str], typer.Option("--format", metavar="paddle|onnx", help="May be repeated; both by default.")
+]
+Opset = Annotated[int, typer.Option(metavar="N", help="Of the ONNX file, 17 to 21.")]
+Batch = Annotated[str, typer.Option(metavar="dynamic|N", help="A free batch size, or the one to freeze to.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The bundle's folder; bundles/<model> by default.")]
+Shape = Annotated[str | None, typer.Option(metavar="3,H,W", help="Of the input, for a network of your own.")]
+Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="A text file, one label a line.")]
+Prep = Annotated[Path | None, typer.Option("--preprocess", metavar="FILE", help="A JSON file: size, mean, std, order.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of untrained weights and of the inputs that prove the bundle.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the bundle that is there, whole.")]
+Tolerance = Annotated[float, typer.Option(metavar="SHARE", help="How far off an artifact may be, of max |y|.")]
+TuneBatch = Annotated[
+    int, typer.Option(metavar="N", help="Batch size that rules are priced at when the batch is free.")
+]
+TuneBackend = Annotated[str, typer.Option(metavar="NAME", help="Backend that rules are priced for.")]
+Backends = Annotated[
+    list[str],
+    typer.Option("--backend", metavar="NAME", help="onnxruntime, openvino, paddle; all installed ones by default."),
+]
+Device = Annotated[str, typer.Option(metavar="cpu|gpu|auto", help="gpu is an error where there is none.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="On a CPU; all cores by default.")]
 
 
 def main() -> None:
@@ -98,7 +111,7 @@ def models(as_json: Json = False) -> None:
     return console.stdout().print(models_table(MODELS))
 
 
-@app.command()
+@app.command(epilog="Example: dyx plan alexnet-dy --tune-batch 1 --tune-backend openvino")
 def plan(
     model: Model = "alexnet-dy",
     weights: Weights = None,
@@ -125,7 +138,7 @@ def plan(
     return console.stdout().print(plan_table(planned.plan.to_json()))
 
 
-@app.command()
+@app.command(epilog="Example: dyx export alexnet-dy --weights alexnet_dy.pdparams --out bundles/mine")
 def export(
     model: Model = "alexnet-dy",
     weights: Weights = None,
@@ -176,7 +189,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@app.command()
+@app.command(epilog="Example: dyx check bundles/alexnet-dy")
 def check(
     bundle: Bundle,
     backend: Backends = [],
@@ -207,7 +220,7 @@ def _print_check(report: CheckReport) -> None:
         out.print(f"[red]{miss}[/]", soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog="Example: dyx inspect bundles/alexnet-dy --json")
 def inspect(bundle: Bundle, as_json: Json = False) -> None:
     """Show what a bundle holds: specs, plan, operators, parameters, MACs, files."""
     from dyx.bundle import read_bundle
@@ -222,12 +235,12 @@ def inspect(bundle: Bundle, as_json: Json = False) -> None:
     return console.stdout().print(*bundle_tables(opened, censuses))
 
 
-@app.command()
+@app.command(epilog="Example: dyx predict bundles/alexnet-dy cat.png dog.jpg --top 3")
 def predict(
     bundle: Bundle,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="PNG, JPEG or what else Pillow reads.")],
-    top: Annotated[int, typer.Option(help="How many classes per picture.")] = 5,
-    backend: Annotated[str, typer.Option(help="onnxruntime, openvino, paddle, or auto.")] = "auto",
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG or what else Pillow reads.")],
+    top: Annotated[int, typer.Option(metavar="N", help="How many classes per picture.")] = 5,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="onnxruntime, openvino, paddle, or auto.")] = "auto",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -246,19 +259,19 @@ def predict(
     return console.stdout().print(predictions_table(images, predictions))
 
 
-@app.command()
+@app.command(epilog="Example: dyx bench bundles/mine --batch 512 --backend onnxruntime --json run.json")
 def bench(
     bundles: Annotated[
-        list[Path] | None, typer.Argument(metavar="[BUNDLE…]", help="bundles/alexnet-dy, exported first if missing.")
+        list[Path] | None, typer.Argument(metavar="BUNDLE", help="bundles/alexnet-dy, exported first if missing.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images per call.")] = 512,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images per call.")] = 512,
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME|BUNDLE", help="What to compare with; the zoo baseline by default.")
     ] = None,
     backend: Backends = [],
     device: Device = "auto",
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option(help="How long each side is measured at the least.")] = 3.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="How long each side is measured at the least.")] = 3.0,
     save: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Keep raw samples and figures; - for stdout.")
     ] = None,
