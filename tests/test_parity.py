@@ -91,15 +91,16 @@ def test_place_of_the_largest_error_is_named() -> None:
 
 
 def test_rows_that_depend_on_their_neighbours_are_caught() -> None:
-    """Each answer is within tolerance of its reference at batch 1; in a batch it leans on the others."""
+    """Alone a little below its reference, in a batch a little above: each within tolerance, their difference not."""
 
     def lean(logits: np.ndarray, image: np.ndarray) -> np.ndarray:
-        return logits + 1e-2 * np.abs(logits) * (len(image) > 1)
+        return logits * (1 + (0.9e-3 if len(image) > 1 else -0.9e-3))
 
-    alone, batched = verdicts(lean, (1, 7), tolerance=2e-5)
+    alone, batched = verdicts(lean, (1, 7), tolerance=1e-3)
     assert alone.passed
+    assert batched.relative_error < 1e-3
     assert not batched.passed
-    assert batched.row_drift > 1e-3
+    assert batched.row_drift == pytest.approx(1.8e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize(

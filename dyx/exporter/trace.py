@@ -131,13 +131,11 @@ def _site(network: Any, x: Any, call: Call, calls: list[Call], output: Any) -> S
 
 
 def _batch_norm_after(network: Any, x: Any, producer: Call, calls: list[Call], output: Any) -> Call | None:
-    """The batch norm that alone consumes a layer's output, each of them called once; None where there is none."""
+    """The batch norm that alone consumes a layer's output; None where there is none."""
     candidates = [call for call in calls if call.input is producer.output and _is_fixed_batch_norm(call.layer)]
     if len(candidates) != 1:
         return None
     (consumer,) = candidates
-    if sum(call.layer in (producer.layer, consumer.layer) for call in calls) != 2:
-        return None  # one of them is called again elsewhere
     return consumer if _is_only_consumer(network, x, producer, consumer, output) else None
 
 

@@ -221,8 +221,10 @@ def test_settings_that_cannot_be_used_leave_nothing(
 
 def test_existing_bundle_stays_unless_forced(bundles: Path, altered: Path) -> None:
     before = {path.name: sha256(path) for path in altered.iterdir()}
+    steps: list[str] = []
     with pytest.raises(OutputExists, match="exists already"):
-        dyx.export(out=altered)
+        dyx.export(out=altered, progress=steps.append)
+    assert steps == [], "said before any work is done"
     assert {path.name: sha256(path) for path in altered.iterdir()} == before
     dyx.export("alexnet-bn", out=altered, force=True, tune_batch=2)
     assert read_bundle(altered).model == "alexnet-bn"

@@ -55,6 +55,10 @@ def test_only_consumer_is_found_whatever_the_order() -> None:
         ("two norms read it", lambda net, x: net.norm(y := net.conv(x)) + net.other(y)),
         ("the norm is called twice", lambda net, x: net.norm(net.norm(net.conv(x)))),
         ("the convolution is called twice", lambda net, x: net.norm(net.conv(x)) + net.conv(-x)),
+        (
+            "the norm serves another layer too",
+            lambda net, x: net.norm(net.conv(x)) + net.norm(x[:, [0, 1, 2, 3, 0, 1]]),
+        ),
         ("the norm reads something else", lambda net, x: net.norm(net.conv(x) + 1)),
         ("no norm at all", lambda net, x: net.conv(x)),
     ],

@@ -45,3 +45,16 @@ def test_all_that_is_off_is_listed_and_nothing_is_loaded() -> None:
         assert part in str(caught.value)
     for key, array in state(network).items():
         np.testing.assert_array_equal(array, before[key])
+
+
+@pytest.mark.parametrize("fault", ["missing", "extra", "misshapen"])
+def test_each_fault_alone_is_enough(fault: str) -> None:
+    network = build("alexnet-bn")
+    arrays = state(network)
+    if fault == "missing":
+        del arrays["features.0.bias"]
+    else:
+        arrays["features.0.bias" if fault == "misshapen" else "head.bias"] = np.zeros(1, np.float32)
+    with pytest.raises(CheckpointMismatch) as caught:
+        load_weights(network, checkpoint(arrays))
+    assert len(getattr(caught.value, fault)) == 1
