@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dyx.bundle import Bundle, read_bundle
@@ -48,7 +49,7 @@ class CheckReport:
 
 
 def check(
-    bundle: Bundle | str,
+    bundle: Bundle | Path | str,
     *,
     backends: Sequence[str] = (),
     batches: Sequence[int] = BATCHES,

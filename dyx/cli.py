@@ -199,7 +199,7 @@ def check(
     from dyx.checks import check as check_bundle
 
     with console.Steps() as steps:
-        report = check_bundle(str(bundle), backends=backend, progress=steps)
+        report = check_bundle(bundle, backends=backend, progress=steps)
     if as_json:
         _print_json(report.to_json())
     else:

@@ -16,6 +16,7 @@ from dyx.errors import OutputExists, OutputUnwritable
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_PLACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
 @contextmanager
@@ -39,11 +40,13 @@ def written_whole(target: Path, *, replace: bool) -> Iterator[Path]:
         raise OutputUnwritable(target, error.strerror or str(error)) from error
     try:
         yield staging
-        try:
-            _flush(staging)
-            _move_into_place(staging, target, replace=replace)
-        except OSError as error:
-            raise OutputUnwritable(target, error.strerror or str(error)) from error
+        _flush(staging)
+        _move_into_place(staging, target, replace=replace)
+    except OSError as error:
+        # Only what tells of the place itself: a block may raise other OSErrors of its own.
+        if error.errno not in _PLACE_ERRORS:
+            raise
+        raise OutputUnwritable(target, error.strerror or str(error)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

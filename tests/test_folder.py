@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,20 @@ def test_kill_between_the_two_renames_is_mended(tmp_path: Path) -> None:
         fill(staging, "half")
         raise RuntimeError
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path, code: int) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out, "old")
+    with pytest.raises(OutputUnwritable, match="cannot write"), written_whole(out, replace=True) as staging:
+        fill(staging, "half")
+        raise OSError(code, "the disk is full")
+    assert (out / "file").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_errors_of_the_block_itself_pass_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "out", replace=False):
+        (tmp_path / "absent").read_text()

@@ -33,7 +33,7 @@ class OpenVinoRunner(Runner):
 
     def _infer(self, image: np.ndarray) -> np.ndarray:
         answer: np.ndarray = self._request.infer({0: image}, share_inputs=True)[0]
-        return answer.copy()
+        return answer
 
     def close(self) -> None:
         self._request = self._model = self._core = None

@@ -68,10 +68,8 @@ class Runner(ABC):
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """The logits, float32 `(batch, classes)`, of a float32 `(batch, 3, H, W)` array. Raises InvalidTensor."""
-        import numpy as np
-
         self.contract.input.check(image)
-        return self._infer(np.ascontiguousarray(image))
+        return self._infer(image)
 
     def predict(self, images: Sequence[Picture], top: int = 5) -> list[list[Score]]:
         """The `top` best classes of each picture, best first. Raises ImageUnreadable."""
