@@ -54,7 +54,10 @@ def line_up(paths: Sequence[Path], baseline: str | None, where: Where, tell: Tel
         require_backend(backend)
     bundles = [read_bundle(path) for path in paths] or [_zoo_bundle(DEFAULT, BUNDLES, tell)]
     base = _baseline(bundles[0], baseline, tell)
-    bundles = [bundle for bundle in bundles if base is None or bundle.path.resolve() != base.path.resolve()]
+    if base is not None:
+        # Named among the others it takes part once; alone, it is compared with itself.
+        others = [bundle for bundle in bundles if bundle.path.resolve() != base.path.resolve()]
+        bundles = others or bundles[:1]
     sides = [(bundle, False) for bundle in bundles] + ([(base, True)] if base else [])
     found = [_contender(bundle, backend, where, is_base) for backend in _backends(where) for bundle, is_base in sides]
     found += [_eager(model, where, found) for model in dict.fromkeys(bundle.model for bundle in bundles)]

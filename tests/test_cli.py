@@ -80,14 +80,30 @@ def test_check_passes_and_fails(run_dyx: Any, dy_bundle: Path, altered: Path) ->
 
 def spoil_references(folder: Path) -> None:
     """Change the answers that a bundle must give, and its hash of them: only parity can notice."""
-    from dyx.bundle import Samples, read_bundle, write_manifest, write_samples
+    from dyx.bundle import Samples, read_bundle, write_samples
 
-    bundle = read_bundle(folder)
-    samples = bundle.samples()
+    samples = read_bundle(folder).samples()
     write_samples(folder, Samples(samples.image, samples.logits * 1.01, samples.kind))
-    entries = {key: value for key, value in bundle.manifest.items() if key not in ("schema", "files")}
+    rewrite_manifest(folder)
+
+
+def rewrite_manifest(folder: Path, **changes: Any) -> None:
+    """Another manifest, with hashes that agree."""
+    from dyx.bundle import read_bundle, write_manifest
+
+    manifest = read_bundle(folder, verify=False).manifest
+    entries = {key: value for key, value in manifest.items() if key not in ("schema", "files")}
     (folder / "dyx.json").unlink()
-    write_manifest(folder, entries)
+    write_manifest(folder, entries | changes)
+
+
+def test_check_fails_where_a_graph_breaks_a_promise(run_dyx: Any, altered: Path) -> None:
+    from dyx.bundle import read_bundle
+
+    rewrite_manifest(altered, plan={**read_bundle(altered).manifest["plan"], "batch": 4})
+    ran = run_dyx("check", altered, "--backend", "onnxruntime")
+    assert ran.code == 1
+    assert "census: model.onnx: the batch is free, where the plan says 4" in ran.out
 
 
 def test_inspect_shows_everything(run_dyx: Any, dy_bundle: Path) -> None:
