@@ -30,15 +30,18 @@ def plan_table(plan: Mapping[str, Any]) -> RenderableType:
     """One block per site: what was chosen, what it costs, and why each other rule was passed over."""
     if not plan["sites"]:
         return "no dynamic layer: nothing to fold"
-    table = _table(("site", "rule", "folded with it", "MMAC", "MB", "µs"), (), right=("MMAC", "MB", "µs"))
+    table = _table(("site", "rule", "BN", "MMAC", "MB", "µs"), (), right=("MMAC", "MB", "µs"))
     for site in plan["sites"]:
         costs = (f"{site['macs'] / 1e6:.1f}", f"{site['bytes'] / 1e6:.2f}", f"{site['price_us']:.0f}")
         table.add_row(
-            f"{site['path']}\n[dim]{site['layer']}, K={site['experts']}[/]", _chosen(site), _folded(site), *costs
+            f"{site['path']}\n[dim]{site['layer']}, K={site['experts']}[/]",
+            _chosen(site),
+            site["batch_norm"] or "–",
+            *costs,
         )
         table.add_section()
     batch = f"batch {plan['batch']}, priced at {plan['tune_batch']} on {plan['tune_backend']}"
-    table.caption = f"{batch}; MMAC, MB and µs per image, as priced before measuring"
+    table.caption = f"{batch}; MMAC, MB and µs per image, as priced before measuring; BN: the batch norm folded too"
     return table
 
 
@@ -47,23 +50,19 @@ def _chosen(site: Mapping[str, Any]) -> str:
     return "\n".join([f"[bold]{site['rule']}[/]", f"[dim]{site['form']}[/]", *passed_over])
 
 
-def _folded(site: Mapping[str, Any]) -> str:
-    return "temperature" + (f", BN {site['batch_norm']}" if site["batch_norm"] else "")
-
-
 def verdicts_table(verdicts: Iterable[Verdict]) -> Table:
-    """One row per artifact, backend and batch size."""
+    """One row per backend (which implies the artifact) and batch size."""
     rows = (
         (
-            *(v.artifact, v.backend, str(v.batch), f"{v.max_abs_error:.1e}", f"{v.relative_error:.1e}"),
+            *(v.backend, str(v.batch), f"{v.max_abs_error:.1e}", f"{v.relative_error:.1e}"),
             *("–" if v.row_drift is None else f"{v.row_drift:.1e}", f"{100 * v.top1_agreement:.1f} %"),
             f"{v.where['kind']} {v.where['row']}",
             "[green]pass[/]" if v.passed else "[bold red]MISS[/]",
         )
         for v in verdicts
     )
-    names = ("artifact", "backend", "batch", "max abs", "of max |y|", "row alone", "top-1", "where", "")
-    return _table(names, rows, right=names[2:7])
+    names = ("backend", "batch", "max abs", "of max |y|", "row alone", "top-1", "where", "")
+    return _table(names, rows, right=names[1:6])
 
 
 def export_summary(bundle: Bundle) -> list[str]:
@@ -164,9 +163,10 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE, caption_justify="left")
+    table = Table(box=box.SIMPLE, caption_justify="left", collapse_padding=True, pad_edge=False)
     for name in names:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        # Too narrow a terminal folds words, never figures.
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in right)
     for row in rows:
         table.add_row(*row)
     return table

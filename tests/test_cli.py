@@ -33,7 +33,7 @@ def test_plan_shows_rules_costs_and_reasons(run_dyx: Any) -> None:
         "features.8",
         "dyconv/mix-outputs",
         "dyconv/mix-inputs: costs",
-        "BN features.9",
+        "features.9",
         "MMAC",
         "batch dynamic",
     ):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NOTHING = "–"
 _FIGURES = 3
 _LONGEST_NOTE = 12
-_WORDS = ("network", "backend", "notes")
+_WORDS = ("network", "notes")
 _METHOD = (
     "Timed: end to end on the host, float32 array in to float32 array out{copies}; closed loop, one process per"
     " network and backend, taking turns. images/s = images ÷ time in calls. × baseline = ratio of mean times per"
@@ -73,7 +73,8 @@ def _table(group: str, comparison: Comparison) -> Table:
 
     rows = [row for row in comparison.rows if row.group == group]
     columns = _columns(rows)
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, title=Text(group), title_justify="left")
+    # One space between columns, so that usual names stay whole on a terminal of 80.
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, title=Text(group), title_justify="left")
     for heading in columns:
         if heading in _WORDS:
             # Too narrow a terminal folds names, never figures; and it must not crop a warning.
@@ -88,9 +89,7 @@ def _table(group: str, comparison: Comparison) -> Table:
 
 def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
     """Heading to what stands under it; columns that would tell nothing are left out."""
-    columns: dict[str, Callable[[Row], str]] = {"network": lambda row: row.name}
-    if any(row.backend != row.group for row in rows):
-        columns["backend"] = lambda row: row.backend
+    columns: dict[str, Callable[[Row], str]] = {"network": _network}
     columns["images/s"] = lambda row: figure(row.images_per_s)
     for percent in PERCENTS:
         columns[f"p{percent}{' ms' if percent == PERCENTS[0] else ''}"] = _percentile(f"p{percent}")
@@ -100,6 +99,11 @@ def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
     columns["× baseline"] = lambda row: "baseline" if row.baseline else _ratio(row)
     columns["notes"] = lambda row: "\n".join(row.notes)
     return columns
+
+
+def _network(row: Row) -> str:
+    """Its name, and beneath it the backend where that is not the group's: a column of its own would not fit."""
+    return row.name if row.backend == row.group else f"{row.name}\n{row.backend}"
 
 
 def _percentile(key: str) -> Callable[[Row], str]:
