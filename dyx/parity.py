@@ -6,7 +6,7 @@ of max |y| over inputs of one kind: a large input must not excuse a small one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ BATCHES = (1, 2, 7, 64)
 """Sizes that every free-batch artifact is proved at, beside the one asked for."""
 _ZERO = 1e-30
 """Stands for max |y| where a network answers zero."""
-_SEEDED = {"normal": 14, "uniform": 8, "textured": 22, "constant": 4, "large": 7, "saturating": 8, "zeros": 1}
 
 
 @dataclass(frozen=True)
@@ -129,44 +128,6 @@ class ParityReport:
 def _finite(entry: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: such an error is written as null."""
     return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in entry.items()}
-
-
-def input_pool(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One mixed pool of inputs that serves every batch size.
-
-    Args:
-        shape: Of one input, `(channels, height, width)`.
-        seed: Of what is drawn.
-
-    Returns:
-        float32 `(64, *shape)`, and the kind of each row.
-    """
-    random = np.random.default_rng(seed)
-    makers: dict[str, Callable[[int], np.ndarray]] = {
-        "normal": lambda n: random.standard_normal((n, *shape)),
-        "uniform": lambda n: random.uniform(-1, 1, (n, *shape)),
-        "textured": lambda n: _textured(n, shape, random),
-        "constant": lambda n: np.broadcast_to(random.uniform(-1, 1, (n, shape[0], 1, 1)), (n, *shape)),
-        "large": lambda n: 100 * random.standard_normal((n, *shape)),
-        "saturating": lambda n: 30 * _textured(n, shape, random),
-        "zeros": lambda n: np.zeros((n, *shape)),
-    }
-    images = np.concatenate([makers[kind](count) for kind, count in _SEEDED.items()]).astype(np.float32)
-    kinds = np.repeat(list(_SEEDED), list(_SEEDED.values()))
-    # Mixed, so that every batch holds several kinds.
-    order = random.permutation(len(images))
-    return images[order], kinds[order]
-
-
-def _textured(count: int, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Inputs that differ in gain, offset and coarseness, as pictures do."""
-    channels, height, width = shape
-    coarse = random.standard_normal((count, channels, -(-height // 8), -(-width // 8)))
-    smooth = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
-    noise = random.standard_normal((count, channels, height, width))
-    blend = random.uniform(0, 1, (count, 1, 1, 1))
-    gain, offset = random.uniform(0.2, 2.0, (count, 1, 1, 1)), random.uniform(-0.5, 0.5, (count, channels, 1, 1))
-    return np.asarray(gain * (blend * smooth + (1 - blend) * noise) + offset)
 
 
 def noise_of(original: np.ndarray, references: Samples) -> dict[str, float]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dyx.bundle import Samples
-from dyx.parity import NOISE_FACTOR, ParityReport, allowed_errors, input_pool, noise_of, prove
+from dyx.inputs import input_pool
+from dyx.parity import NOISE_FACTOR, ParityReport, allowed_errors, noise_of, prove
 from dyx.preprocess import Preprocess
 from dyx.runtime.runner import Contract, Runner
 from dyx.tensors import TensorSpec
@@ -45,17 +46,6 @@ def verdicts(spoil: Any, batches: tuple[int, ...] = (1, 7, 64), tolerance: float
     return prove(
         Linear(spoil), "onnx", held, allowed_errors(tolerance, dict.fromkeys(np.unique(held.kind), 0.0)), batches
     )
-
-
-def test_pool_is_mixed_seeded_and_varied() -> None:
-    images, kinds = input_pool(SHAPE, 0)
-    assert images.dtype == np.float32
-    assert images.shape == (64, *SHAPE)
-    assert set(kinds) == {"normal", "uniform", "textured", "constant", "large", "saturating", "zeros"}
-    assert len(set(kinds[:7])) > 2, "a batch holds several kinds"
-    np.testing.assert_array_equal(images, input_pool(SHAPE, 0)[0])
-    assert not np.array_equal(images, input_pool(SHAPE, 1)[0])
-    assert np.abs(images[kinds == "large"]).max() > 50 * np.abs(images[kinds == "uniform"]).max()
 
 
 def test_faithful_runner_passes() -> None:

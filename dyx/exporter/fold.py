@@ -13,9 +13,9 @@ from dyx.exporter.apply import apply_plan
 from dyx.exporter.plan import AUTO, make_plan
 from dyx.exporter.rule import Target, check_target
 from dyx.exporter.trace import trace_sites
+from dyx.inputs import varied_images
 from dyx.nn.adapters import check_layers, dynamic_layers, set_temperature
 from dyx.nn.framework import Layer, nn
-from dyx.zoo.weights import varied_images
 
 _NOMINAL_SIZE = 14
 _TRACED_IMAGES = 4

@@ -26,10 +26,11 @@ from dyx.exporter.to_onnx import to_onnx
 from dyx.exporter.to_paddle import to_paddle
 from dyx.exporter.trace import Trace, trace_sites
 from dyx.folder import written_whole
+from dyx.inputs import input_pool
 from dyx.nn.adapters import set_temperature
 from dyx.nn.framework import paddle
 from dyx.paddle_package import paddle_package
-from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, input_pool, noise_of, prove
+from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, noise_of, prove
 from dyx.preprocess import Preprocess
 from dyx.runtime import open_bundle
 from dyx.tensors import BATCH, TensorSpec

@@ -9,6 +9,7 @@ import numpy as np
 
 from dyx.checkpoint import Checkpoint
 from dyx.errors import CheckpointMismatch
+from dyx.inputs import varied_images
 from dyx.nn.adapters import dynamic_layers
 from dyx.nn.framework import nn, paddle
 
@@ -60,19 +61,6 @@ def draw_weights(network: Any, shape: tuple[int, ...], seed: int) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def varied_images(shape: tuple[int, ...], count: int, random: np.random.Generator) -> np.ndarray:
-    """Inputs float32 `(count, *shape)` that differ in gain, offset and texture, as real images do."""
-    channels, height, width = shape
-    noise = random.standard_normal((count, channels, height, width))
-    coarse = random.standard_normal((count, channels, -(-height // 16), -(-width // 16)))
-    smooth = coarse.repeat(16, axis=2).repeat(16, axis=3)[:, :, :height, :width]
-    gain = random.uniform(0.2, 2.0, (count, 1, 1, 1))
-    offset = random.uniform(-0.5, 0.5, (count, channels, 1, 1))
-    blend = random.uniform(0.0, 1.0, (count, 1, 1, 1))
-    images: np.ndarray = (gain * (blend * noise + (1 - blend) * smooth) + offset).astype(np.float32)
-    return images
 
 
 def _drawn(key: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:

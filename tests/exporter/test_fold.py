@@ -10,9 +10,10 @@ import pytest
 
 import dyx
 from dyx.errors import FoldDiffers, InvalidOption, ModelUnusable, UnknownName
+from dyx.inputs import varied_images
 from dyx.nn.dyconv import DYConv2D
 from dyx.zoo import build
-from dyx.zoo.weights import draw_weights, varied_images
+from dyx.zoo.weights import draw_weights
 
 
 def network() -> Any:

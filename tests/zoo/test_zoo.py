@@ -7,9 +7,10 @@ import paddle
 import pytest
 
 from dyx.errors import UnknownName
+from dyx.inputs import varied_images
 from dyx.nn.adapters import dynamic_layers, set_temperature
 from dyx.zoo import MODELS, Model, build, find_model
-from dyx.zoo.weights import draw_weights, varied_images
+from dyx.zoo.weights import draw_weights
 
 NAMES = [model.name for model in MODELS]
 ALEXNET_DY_KEYS = [

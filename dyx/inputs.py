@@ -1,0 +1,50 @@
+"""Inputs that exercise a network: varied as real images are, and extreme as they may become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+_POOL = {"normal": 14, "uniform": 8, "textured": 22, "constant": 4, "large": 7, "saturating": 8, "zeros": 1}
+"""Kind of input → how many of it stand in the pool."""
+
+
+def input_pool(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """One mixed pool of inputs that serves every batch size.
+
+    Args:
+        shape: Of one input, `(channels, height, width)`.
+        seed: Of what is drawn.
+
+    Returns:
+        float32 `(64, *shape)`, and the kind of each row.
+    """
+    random = np.random.default_rng(seed)
+    makers: dict[str, Callable[[int], np.ndarray]] = {
+        "normal": lambda n: random.standard_normal((n, *shape)),
+        "uniform": lambda n: random.uniform(-1, 1, (n, *shape)),
+        "textured": lambda n: varied_images(shape, n, random),
+        "constant": lambda n: np.broadcast_to(random.uniform(-1, 1, (n, shape[0], 1, 1)), (n, *shape)),
+        "large": lambda n: 100 * random.standard_normal((n, *shape)),
+        "saturating": lambda n: 30 * varied_images(shape, n, random),
+        "zeros": lambda n: np.zeros((n, *shape)),
+    }
+    images = np.concatenate([makers[kind](count) for kind, count in _POOL.items()]).astype(np.float32)
+    kinds = np.repeat(list(_POOL), list(_POOL.values()))
+    # Mixed, so that every batch holds several kinds.
+    order = random.permutation(len(images))
+    return images[order], kinds[order]
+
+
+def varied_images(shape: tuple[int, ...], count: int, random: np.random.Generator) -> np.ndarray:
+    """Inputs float32 `(count, *shape)` that differ in gain, offset and texture, as real images do."""
+    channels, height, width = shape
+    noise = random.standard_normal((count, channels, height, width))
+    coarse = random.standard_normal((count, channels, -(-height // 16), -(-width // 16)))
+    smooth = coarse.repeat(16, axis=2).repeat(16, axis=3)[:, :, :height, :width]
+    gain = random.uniform(0.2, 2.0, (count, 1, 1, 1))
+    offset = random.uniform(-0.5, 0.5, (count, channels, 1, 1))
+    blend = random.uniform(0.0, 1.0, (count, 1, 1, 1))
+    images: np.ndarray = (gain * (blend * noise + (1 - blend) * smooth) + offset).astype(np.float32)
+    return images
