@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from dyx.bundle import Bundle, read_bundle
 from dyx.census import broken_promises, take_census
 from dyx.errors import PackageMissing
 from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, prove
+from dyx.progress import Progress, silent
 from dyx.runtime import BACKEND_FORMATS, BACKENDS, open_bundle, require_backend, usable_backends
 from dyx.tensors import BATCH
 
@@ -53,7 +54,7 @@ def check(
     *,
     backends: Sequence[str] = (),
     batches: Sequence[int] = BATCHES,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> CheckReport:
     """Check a bundle with every installed backend, or with those named.
 
@@ -83,7 +84,7 @@ def check(
 
 def _faults(bundle: Bundle) -> tuple[str, ...]:
     plan = bundle.manifest["plan"]
-    computed = any("computed kernel" in site["form"] for site in plan["sites"])
+    computed = any(site["computed_kernel"] for site in plan["sites"])
     return tuple(
         fault
         for census in take_census(bundle)
@@ -91,9 +92,7 @@ def _faults(bundle: Bundle) -> tuple[str, ...]:
     )
 
 
-def _parity(
-    bundle: Bundle, backends: Sequence[str], batches: Sequence[int], progress: Callable[[str], None]
-) -> ParityReport:
+def _parity(bundle: Bundle, backends: Sequence[str], batches: Sequence[int], progress: Progress) -> ParityReport:
     stored = bundle.manifest["parity"]
     samples = bundle.samples()
     allowed = allowed_errors(stored["tolerance"], stored["noise"])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dyx.bench import Contender, Skipped, bundle_contender
 from dyx.bundle import MANIFEST, Bundle, read_bundle
 from dyx.errors import PackageMissing, UnknownName
+from dyx.progress import Progress
 from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKENDS, is_installed, require_backend
 from dyx.zoo import BUILDERS, find_model
 
 BUNDLES = Path("bundles")
 DEFAULT = "alexnet-dy"
 EAGER = "paddle-eager"
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Where:
     threads: int | None = None
 
 
-def line_up(paths: Sequence[Path], baseline: str | None, where: Where, tell: Tell) -> Lineup:
+def line_up(paths: Sequence[Path], baseline: str | None, where: Where, tell: Progress) -> Lineup:
     """Contenders for bundles and their baseline on every backend, and for the eager network.
 
     Args:
@@ -71,20 +70,18 @@ def _backends(where: Where) -> Sequence[str]:
     return tuple(dict.fromkeys(where.backends)) or BACKENDS.names
 
 
-def _baseline(bundle: Bundle, named: str | None, tell: Tell) -> Bundle | None:
+def _baseline(bundle: Bundle, named: str | None, tell: Progress) -> Bundle | None:
     if named is None:
         name = find_model(bundle.model).baseline if bundle.model in BUILDERS.names else None
         return _zoo_bundle(name, bundle.path.parent, tell) if name else None
-    if (Path(named) / MANIFEST).is_file():
-        return read_bundle(named)
-    if named not in BUILDERS.names and Path(named).exists():
-        return read_bundle(named)  # raises, saying what is wrong with that folder
-    if named not in BUILDERS.names:
+    if named in BUILDERS.names and not (Path(named) / MANIFEST).is_file():
+        return _zoo_bundle(named, bundle.path.parent, tell)
+    if not Path(named).exists():
         raise UnknownName("bundle or model", named, BUILDERS.names)
-    return _zoo_bundle(named, bundle.path.parent, tell)
+    return read_bundle(named)
 
 
-def _zoo_bundle(name: str, beside: Path, tell: Tell) -> Bundle:
+def _zoo_bundle(name: str, beside: Path, tell: Progress) -> Bundle:
     """The bundle of a zoo model: beside the first one, or in bundles/, exported there if it is in neither place."""
     for folder in (beside / name, BUNDLES / name):
         if (folder / MANIFEST).is_file():
@@ -102,8 +99,7 @@ def _zoo_bundle(name: str, beside: Path, tell: Tell) -> Bundle:
 
 def _contender(bundle: Bundle, backend: str, where: Where, baseline: bool) -> Contender | Skipped:
     if not is_installed(backend):
-        hint = PackageMissing(backend, BACKEND_EXTRAS[backend])
-        return Skipped(bundle.model, backend, f"{hint}; {hint.hint}")
+        return Skipped(bundle.model, backend, _absent(backend, BACKEND_EXTRAS[backend]))
     if BACKEND_FORMATS[backend] not in bundle.formats:
         return Skipped(bundle.model, backend, f"{bundle.path} holds no {BACKEND_FORMATS[backend]} file")
     if where.device == "gpu" and backend == "openvino" and not where.backends:
@@ -111,12 +107,17 @@ def _contender(bundle: Bundle, backend: str, where: Where, baseline: bool) -> Co
     return bundle_contender(bundle, backend, device=where.device, threads=where.threads, baseline=baseline)
 
 
+def _absent(package: str, extra: str) -> str:
+    error = PackageMissing(package, extra)
+    return f"{error}; {error.hint}"
+
+
 def _eager(model: str, where: Where, others: Sequence[Contender | Skipped]) -> Contender | Skipped:
     """The same network in eager mode, taking turns with the backend that is nearest to it."""
     if model not in BUILDERS.names:
         return Skipped(model, EAGER, "only the zoo's networks are run in eager mode")
     if not is_installed("paddle"):
-        return Skipped(model, EAGER, "paddlepaddle is not installed; pip install 'dyx[paddle]' brings it")
+        return Skipped(model, EAGER, _absent("paddlepaddle", "paddle"))
     groups = [one.group for one in others if isinstance(one, Contender)]
     if not groups:
         return Skipped(model, EAGER, "there is nothing to compare it with")

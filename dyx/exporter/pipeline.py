@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +32,7 @@ from dyx.nn.framework import paddle
 from dyx.paddle_package import paddle_package
 from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, noise_of, prove
 from dyx.preprocess import Preprocess
+from dyx.progress import Progress, silent
 from dyx.runtime import open_bundle
 from dyx.tensors import BATCH, TensorSpec
 from dyx.zoo.source import Source, load_source
@@ -44,12 +45,6 @@ _RECORDED_PACKAGES = (
     *("dyx", "numpy", "paddlepaddle", "paddlepaddle-gpu", "paddle2onnx"),
     *("onnx", "onnxslim", "onnxruntime", "onnxruntime-gpu", "openvino"),
 )
-
-Progress = Callable[[str], None]
-
-
-def silent(_step: str) -> None:
-    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Decision:
             "experts": self.site.layer.experts,
             "rule": self.rule,
             "form": self.offer.form,
+            "computed_kernel": self.offer.computed_kernel,
             "batch_norm": self.site.batch_norm,
             "macs": self.offer.cost.macs,
             "bytes": self.offer.cost.bytes,
@@ -66,7 +67,7 @@ class Plan:
     @property
     def computes_kernels(self) -> bool:
         """Whether the plan itself chose a convolution whose kernel is no constant."""
-        return any("computed kernel" in decision.offer.form for decision in self.decisions)
+        return any(decision.offer.computed_kernel for decision in self.decisions)
 
 
 def make_plan(sites: Sequence[Site], target: Target, requested: Sequence[str] = (), name: str = "the network") -> Plan:

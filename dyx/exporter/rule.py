@@ -70,11 +70,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Offer:
-    """A rule can fold a site: at this cost, by this builder of a Paddle Layer in the current default dtype."""
+    """A rule can fold a site.
+
+    Attributes:
+        cost: What that costs.
+        form: What is built, in words.
+        build: Builds it: a Paddle Layer in the current default dtype.
+        computed_kernel: Whether that is a convolution whose kernel is no constant; it takes one row at a time.
+    """
 
     cost: Cost
     form: str
     build: Callable[[], Any]
+    computed_kernel: bool = False
 
 
 @dataclass(frozen=True)

@@ -58,14 +58,14 @@ def trace_sites(network: Any, image: np.ndarray, name: str, *, logits: bool = Tr
     x = paddle.to_tensor(image)
     calls, output = observed_calls(network, x, name)
     _check_output(name, output, len(image), logits=logits)
-    by_path: dict[str, list[Call]] = {}
+    dynamic = dynamic_layers(network)
+    called: dict[str, Call] = {}
     for call in calls:
-        by_path.setdefault(call.path, []).append(call)
-    called = {path: by_path[path] for path in dynamic_layers(network) if path in by_path}
-    order = sorted(called, key=lambda path: calls.index(called[path][0]))
-    sites = tuple(_site(network, x, called[path][0], calls, output) for path in order)
-    inputs = {path: called[path][0].input.numpy() for path in order}
-    uncalled = tuple(path for path in dynamic_layers(network) if path not in called)
+        if call.path in dynamic:
+            called.setdefault(call.path, call)
+    sites = tuple(_site(network, x, call, calls, output) for call in called.values())
+    inputs = {path: call.input.numpy() for path, call in called.items()}
+    uncalled = tuple(path for path in dynamic if path not in called)
     return Trace(sites, inputs, uncalled, tuple(output.shape[1:]))
 
 

@@ -110,7 +110,7 @@ def _computed_kernel(site: Site) -> Offer:
         return ComputedKernel(_routing(site), weight, bias, _geometry(site))
 
     cost = Cost(_convolution_macs(site) + layer.weight.size, FLOAT_BYTES * floats)
-    return Offer(cost, "convolution with a computed kernel (batch 1)", build)
+    return Offer(cost, "convolution with a computed kernel (batch 1)", build, computed_kernel=True)
 
 
 def _batched_matmul(site: Site, target: Target) -> Offer | Refusal:
