@@ -17,18 +17,24 @@ if TYPE_CHECKING:
     from dyx.errors import DyxError
     from dyx.exporter.fold import fold
     from dyx.exporter.pipeline import export, plan
-    from dyx.nn.adapters import DyConvParameters, LayerAdapter, Routing, register_layer
+    from dyx.nn.adapters import register_layer
+    from dyx.nn.attention import Routing
+    from dyx.nn.dyconv import DyConvParameters
+    from dyx.nn.geometry import Geometry
+    from dyx.nn.reading import LayerAdapter, Scores
     from dyx.runtime import open_bundle as open  # noqa: A004 - `dyx.open` is the public name
     from dyx.runtime.runner import Runner, Score
 
 _PUBLIC = {
     "Bundle": "dyx.bundle:Bundle",
-    "DyConvParameters": "dyx.nn.adapters:DyConvParameters",
+    "DyConvParameters": "dyx.nn.dyconv:DyConvParameters",
     "DyxError": "dyx.errors:DyxError",
-    "LayerAdapter": "dyx.nn.adapters:LayerAdapter",
-    "Routing": "dyx.nn.adapters:Routing",
+    "Geometry": "dyx.nn.geometry:Geometry",
+    "LayerAdapter": "dyx.nn.reading:LayerAdapter",
+    "Routing": "dyx.nn.attention:Routing",
     "Runner": "dyx.runtime.runner:Runner",
     "Score": "dyx.runtime.runner:Score",
+    "Scores": "dyx.nn.reading:Scores",
     "check": "dyx.checks:check",
     "export": "dyx.exporter.pipeline:export",
     "fold": "dyx.exporter.fold:fold",
@@ -41,10 +47,12 @@ __all__ = [
     "Bundle",
     "DyConvParameters",
     "DyxError",
+    "Geometry",
     "LayerAdapter",
     "Routing",
     "Runner",
     "Score",
+    "Scores",
     "check",
     "export",
     "fold",

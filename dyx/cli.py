@@ -37,7 +37,8 @@ Weights = Annotated[
     typer.Option(metavar="FILE", help=".pdparams or .safetensors; without it, seeded untrained weights."),
 ]
 Temperature = Annotated[
-    float, typer.Option(metavar="T", help="Of every dynamic layer; a checkpoint does not carry it.")
+    float | None,
+    typer.Option(metavar="T", help="Of every dynamic layer; by default where training ends: 1, KernelWarehouse 0."),
 ]
 Fold = Annotated[
     list[str],
@@ -56,9 +57,14 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Of untrained weights and o
 Force = Annotated[bool, typer.Option("--force", help="Replace the bundle that is there, whole.")]
 Tolerance = Annotated[float, typer.Option(metavar="SHARE", help="How far off an artifact may be, of max |y|.")]
 TuneBatch = Annotated[
-    int, typer.Option(metavar="N", help="Batch size that rules are priced at when the batch is free.")
+    int | None,
+    typer.Option(metavar="N", help="Batch size that rules are priced at when the batch is free: 512, or the model's."),
 ]
 TuneBackend = Annotated[str, typer.Option(metavar="NAME", help="Backend that rules are priced for.")]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR|NPZ", help="Images for rules that fix attention at its mean, as dyconv/mean-attention."),
+]
 Backends = Annotated[
     list[str],
     typer.Option("--backend", metavar="NAME", help="onnxruntime, openvino, paddle; all installed ones by default."),
@@ -115,13 +121,14 @@ def models(as_json: Json = False) -> None:
 def plan(
     model: Model = "alexnet-dy",
     weights: Weights = None,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     fold: Fold = ["auto"],
     formats: Formats = ["paddle", "onnx"],
     batch: Batch = "dynamic",
     shape: Shape = None,
-    tune_batch: TuneBatch = 512,
+    tune_batch: TuneBatch = None,
     tune_backend: TuneBackend = "onnxruntime",
+    calibrate: Calibrate = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -142,7 +149,7 @@ def plan(
 def export(
     model: Model = "alexnet-dy",
     weights: Weights = None,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     fold: Fold = ["auto"],
     formats: Formats = ["paddle", "onnx"],
     opset: Opset = 17,
@@ -154,8 +161,9 @@ def export(
     seed: Seed = 0,
     force: Force = False,
     tolerance: Tolerance = 2e-5,
-    tune_batch: TuneBatch = 512,
+    tune_batch: TuneBatch = None,
     tune_backend: TuneBackend = "onnxruntime",
+    calibrate: Calibrate = None,
     as_json: Json = False,
 ) -> None:
     """Fold a network, export it to Paddle Inference and ONNX, and prove that both compute the same.

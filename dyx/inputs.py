@@ -10,16 +10,18 @@ _POOL = {"normal": 14, "uniform": 8, "textured": 22, "constant": 4, "large": 7, 
 """Kind of input → how many of it stand in the pool."""
 
 
-def input_pool(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def input_pool(shape: tuple[int, ...], seed: int, share: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """One mixed pool of inputs that serves every batch size.
 
     Args:
         shape: Of one input, `(channels, height, width)`.
         seed: Of what is drawn.
+        share: Every kind of input is thinned out to one in so many, and at least one.
 
     Returns:
-        float32 `(64, *shape)`, and the kind of each row.
+        float32 `(64, *shape)`, or as many as the share leaves, and the kind of each row.
     """
+    counts = {kind: -(-count // share) for kind, count in _POOL.items()}
     random = np.random.default_rng(seed)
     makers: dict[str, Callable[[int], np.ndarray]] = {
         "normal": lambda n: random.standard_normal((n, *shape)),
@@ -30,8 +32,8 @@ def input_pool(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarra
         "saturating": lambda n: 30 * varied_images(shape, n, random),
         "zeros": lambda n: np.zeros((n, *shape)),
     }
-    images = np.concatenate([makers[kind](count) for kind, count in _POOL.items()]).astype(np.float32)
-    kinds = np.repeat(list(_POOL), list(_POOL.values()))
+    images = np.concatenate([makers[kind](count) for kind, count in counts.items()]).astype(np.float32)
+    kinds = np.repeat(list(counts), list(counts.values()))
     # Mixed, so that every batch holds several kinds.
     order = random.permutation(len(images))
     return images[order], kinds[order]

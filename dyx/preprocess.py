@@ -25,6 +25,8 @@ class Preprocess:
 
     Attributes:
         size: `(height, width)` in pixels; pictures are resized to exactly that (Pillow, bilinear).
+        short_side: Where given, the shorter side is resized to this many pixels instead, the other in proportion,
+            and `size` is cropped from the centre: ImageNet's usual evaluation.
         mean: One value per channel, on the 0 to 1 scale, in the order of the network's channels.
         std: The same for the divisor.
         order: `"RGB"` or `"BGR"`, the order of the network's channels.
@@ -34,6 +36,7 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     order: str = "RGB"
+    short_side: int | None = None
 
     def __call__(self, picture: Picture) -> np.ndarray:
         """The picture as float32 `(3, height, width)`. Raises ImageUnreadable."""
@@ -48,8 +51,16 @@ class Preprocess:
 
     def _resized(self, picture: Picture) -> Image:
         height, width = self.size
-        image = open_picture(picture)
-        resized: Image = image.convert("RGB").resize((width, height), resample=_pillow().Resampling.BILINEAR)
+        image = open_picture(picture).convert("RGB")
+        if self.short_side is None:
+            return self._resize(image, width, height)
+        share = self.short_side / min(image.size)
+        image = self._resize(image, *(max(round(side * share), self.short_side) for side in image.size))
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
+
+    def _resize(self, image: Image, width: int, height: int) -> Image:
+        resized: Image = image.resize((width, height), resample=_pillow().Resampling.BILINEAR)
         return resized
 
     def to_json(self) -> dict[str, Any]:
@@ -71,13 +82,16 @@ class Preprocess:
         height, width = (size, size) if isinstance(size, int) else size
         mean, std = (tuple(map(float, entry.pop(key, (0.5, 0.5, 0.5)))) for key in ("mean", "std"))
         order = str(entry.pop("order", "RGB")).upper()
+        short_side = entry.pop("short_side", None)
         if entry:
             raise ValueError(f"unknown keys {sorted(entry)}")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or order not in ("RGB", "BGR"):
             raise ValueError("mean and std take three numbers, std above 0; order is RGB or BGR")
         if height < 1 or width < 1:
             raise ValueError("size is at least 1")
-        return cls((int(height), int(width)), mean, std, order)
+        if short_side is not None and short_side < max(height, width):
+            raise ValueError("short_side is at least as large as size, which is cropped from it")
+        return cls((int(height), int(width)), mean, std, order, short_side)
 
     @classmethod
     def read(cls, path: Path) -> Preprocess:

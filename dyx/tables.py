@@ -30,19 +30,23 @@ def plan_table(plan: Mapping[str, Any]) -> RenderableType:
     """One block per site: what was chosen, what it costs, and why each other rule was passed over."""
     if not plan["sites"]:
         return "no dynamic layer: nothing to fold"
-    table = _table(("site", "rule", "BN", "MMAC", "MB", "µs"), (), right=("MMAC", "MB", "µs"))
+    table = _table(("site", "rule", "takes", "MMAC", "MB", "µs"), (), right=("MMAC", "MB", "µs"))
     for site in plan["sites"]:
         costs = (f"{site['macs'] / 1e6:.1f}", f"{site['bytes'] / 1e6:.2f}", f"{site['price_us']:.0f}")
         table.add_row(
-            f"{site['path']}\n[dim]{site['layer']}, K={site['experts']}[/]",
+            f"{site['path']}\n[dim]{site['layer']}{_experts(site)}[/]",
             _chosen(site),
-            site["batch_norm"] or "–",
+            "\n".join(site["takes"]) or "–",
             *costs,
         )
         table.add_section()
     batch = f"batch {plan['batch']}, priced at {plan['tune_batch']} on {plan['tune_backend']}"
-    table.caption = f"{batch}; MMAC, MB and µs per image, as priced before measuring; BN: the batch norm folded too"
+    table.caption = f"{batch}; MMAC, MB and µs per image, as priced before measuring; takes: static layers folded too"
     return table
+
+
+def _experts(site: Mapping[str, Any]) -> str:
+    return "" if site["experts"] is None else f", K={site['experts']}"
 
 
 def _chosen(site: Mapping[str, Any]) -> str:
@@ -103,7 +107,7 @@ def _facts(bundle: Bundle) -> Table:
         ("input", f"{bundle.input.name}: {escape(bundle.input)}"),
         ("output", f"{bundle.output.name}: {escape(bundle.output)}"),
         ("weights", escape(source)),
-        ("temperature", f"{manifest['temperature']:g}"),
+        ("temperature", ", ".join(f"{kind} {value:g}" for kind, value in manifest["temperature"].items()) or "–"),
         ("preprocess", escape(", ".join(f"{key} {value}" for key, value in manifest["preprocess"].items()))),
         ("labels", escape(shown)),
         (

@@ -84,3 +84,18 @@ def test_json_that_says_nothing_usable(tmp_path: Path, text: str, words: str) ->
     (tmp_path / "prep.json").write_text(text)
     with pytest.raises(InvalidOption, match=words):
         Preprocess.read(tmp_path / "prep.json")
+
+
+def test_short_side_is_resized_and_the_centre_cropped() -> None:
+    got = Preprocess((6, 5), (0, 0, 0), (1, 1, 1), short_side=8)(PIXELS)
+    wide = np.asarray(Image.fromarray(PIXELS).resize((11, 8), Image.Resampling.BILINEAR), dtype=np.float64)
+    np.testing.assert_allclose(got, wide[1:7, 3:8].transpose(2, 0, 1) / 255, atol=1e-6)
+    tall = Preprocess((6, 5), (0, 0, 0), (1, 1, 1), short_side=8)(PIXELS.transpose(1, 0, 2).copy())
+    assert tall.shape == (3, 6, 5)
+
+
+def test_short_side_is_kept_in_json_and_covers_the_crop() -> None:
+    preprocess = Preprocess((224, 224), short_side=256)
+    assert Preprocess.from_json(preprocess.to_json()) == preprocess
+    with pytest.raises(InvalidOption, match="short_side is at least as large as size"):
+        Preprocess.from_json({"size": 224, "short_side": 200})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyx.nn.adapters import Routing
+from dyx.nn.attention import Routing
 
 
 @dataclass(frozen=True)

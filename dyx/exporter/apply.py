@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from dyx.errors import FoldDiffers
+from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.plan import Decision, Plan
 from dyx.nn.framework import nn, paddle
 
@@ -28,50 +29,67 @@ def default_dtype(dtype: str) -> Iterator[None]:
         paddle.set_default_dtype(before)
 
 
-def apply_plan(plan: Plan, network: Any, inputs: Mapping[str, np.ndarray]) -> Any:
-    """A new float32 network in which every site is folded and dropout is gone.
+def apply_plan(plan: Plan, network: Any, inputs: Mapping[str, tuple[np.ndarray, ...]]) -> Any:
+    """A new float64 network in which every site is folded and dropout is gone.
 
     Each new layer is first run in float64 beside the one it replaces, on the input that one saw.
 
     Args:
         plan: A decision per site.
         network: The dynamic network in float64 and eval mode.
-        inputs: Path of a site to its float64 input.
+        inputs: Path of a site, or of the layer before it, to the float64 inputs that it saw.
 
     Raises:
         FoldDiffers: A new layer does not compute what it replaces.
     """
     static = copy.deepcopy(network)
+    shared = SharedConstants()
     with default_dtype("float64"):
         for decision in plan.decisions:
-            folded = build_checked(decision, network, inputs[decision.site.path])
-            replace_layer(static, decision.site.path, folded)
-            if decision.site.batch_norm:
-                replace_layer(static, decision.site.batch_norm, nn.Identity())
+            replace_layer(static, decision.site.path, build_checked(decision, network, inputs, shared))
+            for path in decision.offer.takes:
+                replace_layer(static, path, nn.Identity())
     drop_dropout(static)
     static.eval()
-    return static.to(dtype="float32")
+    return static
 
 
-def build_checked(decision: Decision, network: Any, image: np.ndarray) -> Any:
+def build_checked(
+    decision: Decision, network: Any, inputs: Mapping[str, tuple[np.ndarray, ...]], shared: SharedConstants
+) -> Any:
     """The folded layer of one decision in float64, compared with what it replaces. Raises FoldDiffers."""
-    site = decision.site
-    folded = decision.offer.build()
+    offer, run = decision.offer, _run(decision)
+    folded = offer.build(shared)
     folded.eval()
+    if offer.lossy:
+        return folded
+    seen = inputs[run[0]]
     with paddle.no_grad():
         # A computed kernel is one row's: compare row by row then.
-        rows = [image[i : i + 1] for i in range(len(image))] if decision.offer.computed_kernel else [image]
-        got = np.concatenate([folded(paddle.to_tensor(row)).numpy() for row in rows])
-        wanted = _original(network, site.path, site.batch_norm)(paddle.to_tensor(image)).numpy()
+        rows = [tuple(array[i : i + 1] for array in seen) for i in range(len(seen[0]))]
+        got = np.concatenate([_run_layers([folded], row) for row in (rows if offer.computed_kernel else [seen])])
+        wanted = _run_layers([layer_at(network, path) for path in run], seen)
     error = float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float64).tiny))
     if not error <= EXACT:  # also when it is NaN
-        raise FoldDiffers(site.path, decision.rule, error, EXACT)
+        raise FoldDiffers(decision.site.path, decision.rule, error, EXACT)
     return folded
 
 
-def _original(network: Any, path: str, batch_norm: str | None) -> Any:
-    layer = layer_at(network, path)
-    return nn.Sequential(layer, layer_at(network, batch_norm)) if batch_norm else layer
+def _run(decision: Decision) -> list[str]:
+    """Paths of the layers that an offer computes, in the order of the forward."""
+    site, takes = decision.site, decision.offer.takes
+    before = [site.before.path] if site.before and site.before.path in takes else []
+    return [*before, site.path, *(found.path for found in site.after if found.path in takes)]
+
+
+def _run_layers(layers: Sequence[Any], inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """What layers give one after the other, the first for all inputs."""
+    first, *others = layers
+    y = first(*map(paddle.to_tensor, inputs))
+    for layer in others:
+        y = layer(y)
+    found: np.ndarray = y.numpy()
+    return found
 
 
 def layer_at(network: Any, path: str) -> Any:

@@ -24,7 +24,7 @@ _TRACED_IMAGES = 4
 def fold(
     layer: Any,
     *,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     rule: str = AUTO,
     batch: int | None = None,
     shape: tuple[int, int, int] | None = None,
@@ -35,7 +35,7 @@ def fold(
 
     Args:
         layer: A dynamic layer, or a network that holds some.
-        temperature: Of every dynamic layer.
+        temperature: Of every dynamic layer; by default the one that training of its kind ends at.
         rule: A rule id, or "auto".
         batch: The batch size that the result is for, or None for any.
         shape: Of one input, `(C, H, W)`. A network needs it; a single layer is traced at its own channels and 14×14
@@ -46,8 +46,8 @@ def fold(
     """
     if not isinstance(layer, Layer):
         raise InvalidOption("layer", type(layer).__name__, "a paddle.nn.Layer")
-    if not temperature > 0:
-        raise InvalidOption("temperature", temperature, "a number above 0")
+    if temperature is not None and not temperature >= 0:
+        raise InvalidOption("temperature", temperature, "a number from 0 up")
     target = check_target(replace(Target(), batch=batch))
     # Behind one more layer, so that a single dynamic layer has a path like any other.
     reference = nn.Sequential(copy.deepcopy(layer)).to(dtype="float64")
@@ -57,7 +57,7 @@ def fold(
     image = varied_images(shape or _own_shape(reference), _TRACED_IMAGES, np.random.default_rng(0))
     trace = trace_sites(reference, image.astype(np.float64), type(layer).__name__, logits=False)
     plan = make_plan(trace.sites, target, (rule,), type(layer).__name__)
-    return apply_plan(plan, reference, trace.inputs)[0]
+    return apply_plan(plan, reference, trace.inputs).to(dtype="float32")[0]
 
 
 def _own_shape(reference: Any) -> tuple[int, int, int]:
@@ -68,6 +68,7 @@ def _own_shape(reference: Any) -> tuple[int, int, int]:
         raise ModelUnusable(kind, "it is a network, and its input shape is not known", "give shape=(C, H, W)")
     layer, adapter = found["0"]
     parameters = adapter.read(layer)
-    reach = [step * (size - 1) + 1 for step, size in zip(parameters.dilation, parameters.kernel, strict=True)]
-    side = max(_NOMINAL_SIZE, *reach)
+    if parameters.channels_in is None:
+        raise ModelUnusable(type(layer).__name__, "it takes any number of channels", "give shape=(C, H, W)")
+    side = max(_NOMINAL_SIZE, parameters.smallest_side)
     return parameters.channels_in, side, side

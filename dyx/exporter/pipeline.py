@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -19,15 +19,17 @@ from dyx.census import broken_promises, take_census
 from dyx.checkpoint import Checkpoint, read_checkpoint
 from dyx.errors import ConversionFailed, InvalidOption, ParityMissed
 from dyx.exporter.apply import apply_plan
+from dyx.exporter.calibration import Calibration, approximation_of, mean_attentions, read_calibration
 from dyx.exporter.bisect import first_difference
 from dyx.exporter.plan import Plan, make_plan
+from dyx.exporter.rule import Site, Target
 from dyx.exporter.settings import ExportSettings, backend_of_format
 from dyx.exporter.to_onnx import to_onnx
 from dyx.exporter.to_paddle import to_paddle
 from dyx.exporter.trace import Trace, trace_sites
 from dyx.folder import written_whole
 from dyx.inputs import input_pool
-from dyx.nn.adapters import set_temperature
+from dyx.nn.adapters import final_temperature, set_temperature
 from dyx.nn.framework import paddle
 from dyx.paddle_package import paddle_package
 from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, noise_of, prove
@@ -38,7 +40,10 @@ from dyx.tensors import BATCH, TensorSpec
 from dyx.zoo.source import Source, load_source
 from dyx.zoo.weights import draw_weights, load_weights
 
-_TRACED_IMAGES = 4
+_TRACED_SHARE = 16
+"""One in so many images of the pool is traced: 4, or 2."""
+_FULL_POOL = 64
+"""The usual batch size from which on the whole pool is used."""
 _REFERENCE_CHUNK = 16
 _SAMPLES = 16
 _RECORDED_PACKAGES = (
@@ -57,6 +62,8 @@ class Planned:
         checkpoint: Where its weights came from, or None for seeded ones.
         trace: Its sites.
         plan: What folds them.
+        temperatures: Kind of layer → the temperature that it is exported at.
+        calibration: Images for rules that fix attention at its mean, or None.
         notes: What the user should hear, in words.
     """
 
@@ -65,6 +72,8 @@ class Planned:
     checkpoint: Checkpoint | None
     trace: Trace
     plan: Plan
+    temperatures: Mapping[str, float]
+    calibration: Calibration | None
     notes: tuple[str, ...]
 
 
@@ -104,13 +113,14 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
         progress(_found(planned))
         static = apply_plan(planned.plan, planned.reference, planned.trace.inputs)
         progress("computing the float64 reference")
-        references, noise = _references(planned, chosen.seed)
+        reference = _reference(planned, static, chosen.seed)
+        static = (copy.deepcopy(static) if static is reference.network else static).to(dtype="float32")
         _convert(static, draft, chosen, progress)
         _check_promises(draft, planned.plan)
-        report = _prove(draft, planned, chosen, (references, noise), static, progress)
+        report = _prove(draft, reference, chosen, planned.plan.target, static, progress)
         progress("writing")
-        write_samples(staging, _few(references))
-        write_manifest(staging, {**draft.manifest, "parity": report.to_json()})
+        write_samples(staging, _few(reference.samples))
+        write_manifest(staging, {**draft.manifest, **_findings(planned, static, report)})
     return read_bundle(folder, verify=False)
 
 
@@ -125,35 +135,87 @@ def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
     progress(f"building {model}")
     source = load_source(model, settings.shape, settings.seed)
     checkpoint, notes = _fill(source, settings)
-    set_temperature(source.network, settings.temperature)
+    temperatures = set_temperature(source.network, settings.temperature)
+    notes += _heated(temperatures, settings.temperature)
     reference = copy.deepcopy(source.network).to(dtype="float64")
     reference.eval()
     progress("tracing")
-    images, _ = input_pool(source.shape, settings.seed)
-    trace = trace_sites(reference, images[:_TRACED_IMAGES].astype(np.float64), model)
-    chosen = make_plan(trace.sites, settings.target, settings.fold, model)
-    left = [f"{path} is never reached by the forward and stays as it is" for path in trace.uncalled]
-    return Planned(source, reference, checkpoint, trace, chosen, (*notes, *left))
+    images, _ = _pool(source, settings.seed)
+    trace = trace_sites(reference, images[: -(-len(images) // _TRACED_SHARE)].astype(np.float64), model)
+    calibration = _calibration(source, settings, progress)
+    sites = _calibrated(trace.sites, source.network, calibration)
+    chosen = make_plan(sites, settings.target(source.tune_batch), settings.fold, model)
+    notes += [f"{path} is never reached by the forward and stays as it is" for path in trace.uncalled]
+    notes += dict.fromkeys(decision.offer.note for decision in chosen.decisions if decision.offer.note)
+    return Planned(source, reference, checkpoint, trace, chosen, temperatures, calibration, tuple(notes))
+
+
+def _pool(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs that prove a network; fewer for one that is usually run at small batches, since it is slow."""
+    return input_pool(source.shape, seed, share=1 if source.tune_batch >= _FULL_POOL else 4)
+
+
+def _calibration(source: Source, settings: ExportSettings, progress: Progress) -> Calibration | None:
+    if settings.calibrate is None:
+        return None
+    progress("averaging attention over the calibration images")
+    return read_calibration(Path(settings.calibrate), _preprocess(source, settings), source.shape, settings.seed)
+
+
+def _calibrated(sites: Sequence[Site], network: Any, calibration: Calibration | None) -> Sequence[Site]:
+    """The sites, with their mean attention where there are images to take it from."""
+    if calibration is None:
+        return sites
+    means = mean_attentions(network, calibration.used)
+    return [replace(site, mean_attention=means.get(site.path)) for site in sites]
+
+
+def _heated(temperatures: Mapping[str, float], asked: float | None) -> list[str]:
+    """A note where a temperature was asked for that training does not end at."""
+    final = {kind: final_temperature(kind) for kind in temperatures}
+    return [
+        f"temperature {asked:g}: networks of kind {kind} are trained down to {final[kind]:g}, where their accuracy is"
+        for kind in temperatures
+        if asked not in (None, final[kind])
+    ]
 
 
 def _fill(source: Source, settings: ExportSettings) -> tuple[Checkpoint | None, list[str]]:
     """Put weights into the network; what the user should hear of them."""
-    notes = []
-    if settings.temperature != 1:
-        notes.append(f"temperature {settings.temperature:g}: networks are trained down to 1, where their accuracy is")
     if settings.weights is None:
         draw_weights(source.network, source.shape, settings.seed)
-        return None, [*notes, f"untrained: weights drawn from seed {settings.seed}; predictions mean nothing"]
+        return None, [f"untrained: weights drawn from seed {settings.seed}; predictions mean nothing"]
     checkpoint = read_checkpoint(settings.weights)
     load_weights(source.network, checkpoint)
-    return checkpoint, [*notes, *checkpoint.notes]
+    return checkpoint, list(checkpoint.notes)
 
 
-def _references(planned: Planned, seed: int) -> tuple[Samples, dict[str, float]]:
-    """The pool with the dynamic network's float64 answers, and how far its own float32 answers are from them."""
-    images, kinds = input_pool(planned.source.shape, seed)
-    references = Samples(images, _eager(planned.reference, images.astype(np.float64)), kinds)
-    return references, noise_of(_eager(planned.source.network, images), references)
+@dataclass(frozen=True)
+class _Reference:
+    """What artifacts are compared with.
+
+    Attributes:
+        network: In float64.
+        samples: The pool with its answers.
+        noise: Kind of input → how far the same network's float32 answers are from them.
+    """
+
+    network: Any
+    samples: Samples
+    noise: Mapping[str, float]
+
+
+def _reference(planned: Planned, static: Any, seed: int) -> _Reference:
+    """The dynamic network in float64; or the static one, where it only approximates the dynamic one on request.
+
+    Parity then proves the conversion, and the approximation is measured on its own.
+    """
+    network, single = planned.reference, planned.source.network
+    if planned.plan.is_lossy:
+        network, single = static, copy.deepcopy(static).to(dtype="float32")
+    images, kinds = _pool(planned.source, seed)
+    samples = Samples(images, _eager(network, images.astype(np.float64)), kinds)
+    return _Reference(network, samples, noise_of(_eager(single, images), samples))
 
 
 def _eager(network: Any, images: np.ndarray) -> np.ndarray:
@@ -183,7 +245,7 @@ def _draft(staging: Path, planned: Planned, settings: ExportSettings) -> Bundle:
         "outputs": [logits.to_json()],
         "preprocess": _preprocess(planned.source, settings).to_json(),
         "labels": _labels(planned.source, settings, classes),
-        "temperature": settings.temperature,
+        "temperature": dict(planned.temperatures),
         "weights": "untrained" if checkpoint is None else {"file": checkpoint.path.name, "sha256": checkpoint.sha256},
         "plan": planned.plan.to_json(),
         "notes": list(planned.notes),
@@ -251,32 +313,57 @@ def _check_promises(draft: Bundle, plan: Plan) -> None:
 
 def _prove(
     draft: Bundle,
-    planned: Planned,
+    reference: _Reference,
     settings: ExportSettings,
-    measured: tuple[Samples, dict[str, float]],
+    target: Target,
     static: Any,
     progress: Progress,
 ) -> ParityReport:
     """Reopen each artifact with its own runtime and compare. Raises ParityMissed."""
-    references, noise = measured
-    allowed = allowed_errors(settings.tolerance, noise)
+    samples = reference.samples
+    allowed = allowed_errors(settings.tolerance, reference.noise)
     verdicts: list[Verdict] = []
     for kind in settings.formats:
         backend = backend_of_format(kind)
         progress(f"proving the {kind} file on {backend}")
         with open_bundle(draft, backend, device="cpu") as runner:
-            verdicts += prove(runner, kind, references, allowed, _batches(settings))
-    report = ParityReport(settings.tolerance, noise, allowed, tuple(verdicts))
+            verdicts += prove(runner, kind, samples, allowed, _batches(target))
+    report = ParityReport(settings.tolerance, reference.noise, allowed, tuple(verdicts))
     if not report.passed:
         row = next(int(verdict.where["row"]) for verdict in verdicts if not verdict.passed)
-        image = np.repeat(references.image[[max(row, 0)]], settings.batch or 1, axis=0)
-        where = first_difference(static, planned.reference, image, settings.tolerance)
+        image = np.repeat(samples.image[[max(row, 0)]], settings.batch or 1, axis=0)
+        where = first_difference(static, reference.network, image, settings.tolerance)
         raise ParityMissed(report.misses(), report.passing_tolerance, where)
     return report
 
 
-def _batches(settings: ExportSettings) -> Sequence[int]:
-    return (settings.batch,) if settings.batch else sorted({*BATCHES, settings.tune_batch})
+def _findings(planned: Planned, static: Any, report: ParityReport) -> dict[str, Any]:
+    """What the manifest says in the end, beside what was known before anything was built."""
+    notes = [*planned.notes, *_noise_note(report)]
+    findings: dict[str, Any] = {"parity": report.to_json()}
+    if planned.plan.is_lossy and planned.calibration:
+        found = approximation_of(static, planned.source.network, planned.calibration)
+        notes.append(found.sentence())
+        findings["approximation"] = found.to_json()
+    return {**findings, "notes": notes}
+
+
+def _noise_note(report: ParityReport) -> list[str]:
+    """Both distances from float64, where the original in float32 is further from it than the tolerance."""
+    kind = max(report.noise, key=lambda kind: report.noise[kind])
+    if report.noise[kind] <= report.tolerance:
+        return []
+    worst = max(verdict.relative_error for verdict in report.verdicts)
+    return [
+        f"in float32 the network is itself {report.noise[kind]:.1e} of max |y| away from float64 ({kind} inputs);"
+        f" the exported files are {worst:.1e} away"
+    ]
+
+
+def _batches(target: Target) -> Sequence[int]:
+    if target.batch:
+        return (target.batch,)
+    return sorted({batch for batch in BATCHES if batch <= max(target.tune_batch, 8)} | {target.tune_batch})
 
 
 def _few(references: Samples) -> Samples:

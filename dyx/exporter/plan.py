@@ -40,7 +40,8 @@ class Decision:
             "rule": self.rule,
             "form": self.offer.form,
             "computed_kernel": self.offer.computed_kernel,
-            "batch_norm": self.site.batch_norm,
+            "lossy": self.offer.lossy,
+            "takes": list(self.offer.takes),
             "macs": self.offer.cost.macs,
             "bytes": self.offer.cost.bytes,
             "price_us": round(self.price_s * 1e6, 3),
@@ -63,6 +64,11 @@ class Plan:
             "tune_backend": self.target.backend,
             "sites": [decision.to_json() for decision in self.decisions],
         }
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether some rule, on request, only approximates its layer."""
+        return any(decision.offer.lossy for decision in self.decisions)
 
     @property
     def computes_kernels(self) -> bool:
@@ -119,16 +125,19 @@ def _decide(site: Site, target: Target, forced: str | None) -> Decision:
     reasons = {rule: answer.reason for rule, answer in answers.items() if isinstance(answer, Refusal)}
     offers = {rule: answer for rule, answer in answers.items() if isinstance(answer, Offer)}
     prices = {rule: machine.seconds(offer.cost) for rule, offer in offers.items()}
-    if not offers or (forced and forced not in offers):
+    exact = [rule for rule, offer in offers.items() if not offer.lossy]
+    if not exact or (forced and forced not in offers):
         raise FoldRefused(site.path, {forced: reasons[forced]} if forced else reasons)
-    chosen = forced or min(prices, key=lambda rule: prices[rule])
+    chosen = forced or min(exact, key=lambda rule: prices[rule])
     for rule, price in prices.items():
         if rule != chosen:
-            reasons[rule] = _comparison(price, prices[chosen], forced)
+            reasons[rule] = _comparison(price, prices[chosen], forced, lossy=offers[rule].lossy)
     return Decision(site, chosen, offers[chosen], prices[chosen], reasons)
 
 
-def _comparison(price: float, chosen: float, forced: str | None) -> str:
+def _comparison(price: float, chosen: float, forced: str | None, *, lossy: bool) -> str:
     """Why an offer was passed over."""
     figures = f"{price * 1e6:.0f} µs per image against {chosen * 1e6:.0f}"
+    if lossy and not forced:
+        return f"only approximates the layer; taken when asked for ({figures})"
     return f"{forced} was asked for ({figures})" if forced else f"costs {figures}"

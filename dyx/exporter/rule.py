@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dyx.errors import InvalidOption
 from dyx.exporter.algebra import Affine
-from dyx.nn.adapters import DyConvParameters
+from dyx.exporter.folded.constants import SharedConstants
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLOAT_BYTES = 4
+MEAN_ATTENTION = "mean-attention"
+"""The strategy, of any kind, that fixes attention at its mean over calibration images."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +41,57 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """A static layer beside a dynamic one, with nobody else listening in between.
+
+    Attributes:
+        path: As its network names it.
+        kind: "conv", "batch-norm", "relu" or "max-pool".
+        layer: The Paddle Layer, in float64.
+        affine: What a batch norm computes, else None.
+    """
+
+    path: str
+    kind: str
+    layer: Any = None
+    affine: Affine | None = None
+
+
+@dataclass(frozen=True)
 class Site:
-    """A place where a rule may fold: a dynamic layer, and the batch norm that alone consumes its output.
+    """A place where a rule may fold: a dynamic layer, and the static layers that it alone feeds or is fed by.
 
     Attributes:
         path: Of the layer, as its network names it.
         kind: Kind of layer ("dyconv").
         class_name: Of the layer, for what is shown.
-        layer: Its parameters at the final temperature.
+        layer: Its parameters at the final temperature, as the adapter of its class reads them.
         input_shape: `(C_in, *spatial)` seen on the traced forward.
         output_shape: `(C_out, *spatial)`.
-        batch_norm: Path of the batch norm that is folded too, or None.
-        affine: What that batch norm computes, or None.
+        before: The convolution whose output it alone consumes, or None.
+        after: The static layers that follow, each the only consumer of the one before.
+        mean_attention: What the layer mixed with, averaged over calibration images; None without them.
     """
 
     path: str
     kind: str
     class_name: str
-    layer: DyConvParameters
+    layer: Any
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
-    batch_norm: str | None = None
-    affine: Affine | None = None
+    before: Neighbour | None = None
+    after: tuple[Neighbour, ...] = ()
+    mean_attention: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def norm(self) -> tuple[str, ...]:
+        """The path of the batch norm that follows at once, for `Offer.takes`; empty without one."""
+        return (self.after[0].path,) if self.affine else ()
+
+    @property
+    def affine(self) -> Affine | None:
+        """What the batch norm that follows at once computes, or None."""
+        return self.after[0].affine if self.after else None
 
 
 @dataclass(frozen=True)
@@ -75,14 +109,21 @@ class Offer:
     Attributes:
         cost: What that costs.
         form: What is built, in words.
-        build: Builds it: a Paddle Layer in the current default dtype.
+        build: Builds it: a Paddle Layer in the current default dtype. It is given the constants that the layers of
+            one static network share.
+        takes: Paths of the neighbours that it computes too.
         computed_kernel: Whether that is a convolution whose kernel is no constant; it takes one row at a time.
+        lossy: Whether it only approximates the layer. Such an offer is taken on request alone.
+        note: What the user should hear of it, in words; "" for nothing.
     """
 
     cost: Cost
     form: str
-    build: Callable[[], Any]
+    build: Callable[[SharedConstants], Any]
+    takes: tuple[str, ...] = ()
     computed_kernel: bool = False
+    lossy: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dyx.bundle import FORMAT_FILES, MANIFEST
-from dyx.errors import InvalidOption, OutputExists, PackageMissing, UnknownName
+from dyx.errors import InvalidOption, OptionNeeded, OutputExists, PackageMissing, UnknownName
 from dyx.exporter.plan import AUTO, check_rules
-from dyx.exporter.rule import Target, check_target
+from dyx.exporter.rule import MEAN_ATTENTION, Target, check_target
 from dyx.exporter.to_onnx import check_opset
 from dyx.parity import TOLERANCE
 from dyx.preprocess import Preprocess
@@ -23,7 +23,7 @@ class ExportSettings:
 
     Attributes:
         weights: A checkpoint, or None for seeded, untrained weights.
-        temperature: Of every dynamic layer.
+        temperature: Of every dynamic layer; by default the one that training of its kind ends at.
         fold: Rule ids, each for its own kind of layer, or "auto".
         formats: "paddle", "onnx" or both.
         opset: Of the ONNX file, 17 to 21.
@@ -35,12 +35,14 @@ class ExportSettings:
         seed: Of untrained weights and of the inputs that prove the bundle.
         force: Replace a bundle that is there.
         tolerance: Share of max |y| that an artifact may be off.
-        tune_batch: Batch size that rules are priced at where the batch is free.
+        tune_batch: Batch size that rules are priced at where the batch is free; by default 512 for small inputs, 8
+            for ImageNet's.
         tune_backend: Backend that rules are priced for.
+        calibrate: A folder of pictures or an .npz, for rules that fix attention at its mean.
     """
 
     weights: Path | str | None = None
-    temperature: float = 1.0
+    temperature: float | None = None
     fold: Sequence[str] = (AUTO,)
     formats: Sequence[str] = tuple(FORMAT_FILES)
     opset: int = 17
@@ -52,13 +54,14 @@ class ExportSettings:
     seed: int = 0
     force: bool = False
     tolerance: float = TOLERANCE
-    tune_batch: int = 512
+    tune_batch: int | None = None
     tune_backend: str = "onnxruntime"
+    calibrate: Path | str | None = None
 
-    @property
-    def target(self) -> Target:
-        """What the plan is made for."""
-        return Target(self.batch, self.tune_batch, self.tune_backend, tuple(self.formats))
+    def target(self, usual_batch: int = 1) -> Target:
+        """What the plan is made for, where the network is usually priced at this batch size."""
+        tune_batch = usual_batch if self.tune_batch is None else self.tune_batch
+        return Target(self.batch, tune_batch, self.tune_backend, tuple(self.formats))
 
     def folder(self, model: str) -> Path:
         """Where the bundle of a model goes."""
@@ -67,13 +70,24 @@ class ExportSettings:
     def check(self) -> None:
         """Raises an error for the first setting that cannot be used, before any work is done."""
         check_rules(self.fold)
-        check_target(self.target)
+        check_target(self.target())
         check_opset(self.opset)
-        for option, value in (("--temperature", self.temperature), ("--tolerance", self.tolerance)):
-            if not (math.isfinite(value) and value > 0):
-                raise InvalidOption(option, value, "a number above 0")
+        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
+            raise InvalidOption("--tolerance", self.tolerance, "a number above 0")
+        if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InvalidOption("--temperature", self.temperature, "a number from 0 up")
+        self._check_calibration()
         if self.shape is not None and (len(self.shape) != 3 or self.shape[0] != 3 or min(self.shape) < 1):
             raise InvalidOption("--shape", ",".join(map(str, self.shape)), "3,height,width")
+
+    def _check_calibration(self) -> None:
+        lossy = [rule for rule in self.fold if rule.endswith(f"/{MEAN_ATTENTION}")]
+        if lossy and self.calibrate is None:
+            why = f"{lossy[0]} fixes attention at its mean over images of yours"
+            raise OptionNeeded("--calibrate", why, "photos/")
+        if self.calibrate is not None and not lossy:
+            wanted = f"used with a rule that needs it, as --fold dyconv/{MEAN_ATTENTION}; other rules are exact without"
+            raise InvalidOption("--calibrate", str(self.calibrate), wanted)
 
     def check_formats(self) -> None:
         """Raises an error for a format that is unknown, or that no installed runtime could prove."""

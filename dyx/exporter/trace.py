@@ -1,8 +1,9 @@
-"""What a forward pass shows: which dynamic layer sees what, and which batch norm alone consumes it."""
+"""What a forward pass shows: which dynamic layer sees what, and which static layers stand beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 
 from dyx.errors import DyxError, ModelUnusable
 from dyx.exporter.algebra import Affine
-from dyx.exporter.rule import Site
-from dyx.nn.adapters import adapter_of, array_of, dynamic_layers
+from dyx.exporter.rule import Neighbour, Site
+from dyx.nn.adapters import adapter_of, dynamic_layers
 from dyx.nn.framework import nn, paddle
+from dyx.nn.reading import array_of, optional_array_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +24,13 @@ class Call:
 
     path: str
     layer: Any
-    input: Any
+    inputs: tuple[Any, ...]
     output: Any
+
+    @property
+    def input(self) -> Any:
+        """The first input, or None."""
+        return self.inputs[0] if self.inputs else None
 
 
 @dataclass(frozen=True)
@@ -32,13 +39,13 @@ class Trace:
 
     Attributes:
         sites: Where rules may fold.
-        inputs: Path of a site to the float64 input that its layer saw.
+        inputs: Path of a site, or of the layer before one, to the float64 inputs that it saw.
         uncalled: Paths of dynamic layers that the forward never reached.
         output_shape: Of the network, without the batch.
     """
 
     sites: tuple[Site, ...]
-    inputs: dict[str, np.ndarray]
+    inputs: dict[str, tuple[np.ndarray, ...]]
     uncalled: tuple[str, ...]
     output_shape: tuple[int, ...]
 
@@ -63,10 +70,16 @@ def trace_sites(network: Any, image: np.ndarray, name: str, *, logits: bool = Tr
     for call in calls:
         if call.path in dynamic:
             called.setdefault(call.path, call)
-    sites = tuple(_site(network, x, call, calls, output) for call in called.values())
-    inputs = {path: call.input.numpy() for path, call in called.items()}
+    links = _confirmed(network, x, output, _links(called.values(), calls))
+    sites = tuple(_site(call, links) for call in called.values())
+    inputs = {path: _arrays(call) for path, call in called.items()}
+    inputs |= {link.producer.path: _arrays(link.producer) for link in links if link.consumer.path in called}
     uncalled = tuple(path for path in dynamic if path not in called)
     return Trace(sites, inputs, uncalled, tuple(output.shape[1:]))
+
+
+def _arrays(call: Call) -> tuple[np.ndarray, ...]:
+    return tuple(tensor.numpy() for tensor in call.inputs)
 
 
 def observed_calls(network: Any, x: Any, name: str) -> tuple[list[Call], Any]:
@@ -102,7 +115,7 @@ def _hooks(hooks: Iterator[Any]) -> Iterator[None]:
 
 def _watch(path: str, layer: Any, calls: list[Call]) -> Any:
     def note(_layer: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        calls.append(Call(path, layer, inputs[0] if inputs else None, output))
+        calls.append(Call(path, layer, inputs, output))
 
     return layer.register_forward_post_hook(note)
 
@@ -114,10 +127,51 @@ def _check_output(name: str, output: Any, batch: int, *, logits: bool) -> None:
         raise ModelUnusable(name, f"its forward returns shape {list(output.shape)}, not ({batch}, classes)")
 
 
-def _site(network: Any, x: Any, call: Call, calls: list[Call], output: Any) -> Site:
+@dataclass(frozen=True, eq=False)
+class _Link:
+    """A call whose output another call takes as its input, the very tensor."""
+
+    producer: Call
+    consumer: Call
+
+
+def _links(called: Iterable[Call], calls: Sequence[Call]) -> list[_Link]:
+    """What may stand beside each dynamic layer: the convolution before it, and a chain of static layers after it."""
+    count = Counter(id(call.layer) for call in calls)
+    once = [call for call in calls if count[id(call.layer)] == 1]
+    links = []
+    for site in called:
+        if count[id(site.layer)] != 1:
+            continue
+        links += [_Link(call, site) for call in once if call.output is site.input and _kind(call.layer) == "conv"]
+        producer, chain = site, _AFTER
+        while chain and (consumer := _one([call for call in once if call.input is producer.output])):
+            if _kind(consumer.layer) not in chain:
+                break
+            links.append(_Link(producer, consumer))
+            producer, chain = consumer, chain[_kind(consumer.layer)]
+    return links
+
+
+def _one(calls: list[Call]) -> Call | None:
+    return calls[0] if len(calls) == 1 else None
+
+
+_AFTER: dict[str, Any] = {"batch-norm": {}, "relu": {"max-pool": {}}, "max-pool": {}}
+"""Chains of static layers that a rule may take with a dynamic layer."""
+
+
+def _kind(layer: Any) -> str:
+    """What a neighbour is called; "" for a layer that no rule takes."""
+    if isinstance(layer, nn.BatchNorm2D):
+        return "batch-norm" if layer._use_global_stats is not False else ""
+    return {nn.Conv2D: "conv", nn.ReLU: "relu", nn.MaxPool2D: "max-pool"}.get(type(layer), "")
+
+
+def _site(call: Call, links: Sequence[_Link]) -> Site:
     adapter = adapter_of(call.layer)
     assert adapter is not None  # sites are made of dynamic layers only
-    consumer = _batch_norm_after(network, x, call, calls, output)
+    before = [link.producer for link in links if link.consumer is call]
     return Site(
         path=call.path,
         kind=adapter.kind,
@@ -125,47 +179,60 @@ def _site(network: Any, x: Any, call: Call, calls: list[Call], output: Any) -> S
         layer=adapter.read(call.layer),
         input_shape=tuple(call.input.shape[1:]),
         output_shape=tuple(call.output.shape[1:]),
-        batch_norm=consumer.path if consumer else None,
-        affine=_affine(consumer.layer) if consumer else None,
+        before=_neighbour(before[0]) if before else None,
+        after=tuple(_neighbour(found) for found in _chain(call, links)),
     )
 
 
-def _batch_norm_after(network: Any, x: Any, producer: Call, calls: list[Call], output: Any) -> Call | None:
-    """The batch norm that alone consumes a layer's output; None where there is none."""
-    candidates = [call for call in calls if call.input is producer.output and _is_fixed_batch_norm(call.layer)]
-    if len(candidates) != 1:
-        return None
-    (consumer,) = candidates
-    return consumer if _is_only_consumer(network, x, producer, consumer, output) else None
+def _chain(call: Call, links: Sequence[_Link]) -> Iterator[Call]:
+    """The static layers after a call, as far as links lead."""
+    following = {id(link.producer): link.consumer for link in links}
+    while (found := following.get(id(call))) and adapter_of(found.layer) is None:
+        yield found
+        call = found
 
 
-def _is_fixed_batch_norm(layer: Any) -> bool:
-    """Whether a layer is a 2-D batch norm that uses its running statistics in eval mode."""
-    return isinstance(layer, nn.BatchNorm2D) and layer._use_global_stats is not False
+def _neighbour(call: Call) -> Neighbour:
+    kind = _kind(call.layer)
+    return Neighbour(call.path, kind, call.layer, _affine(call.layer) if kind == "batch-norm" else None)
 
 
-def _is_only_consumer(network: Any, x: Any, producer: Call, consumer: Call, output: Any) -> bool:
-    """Whether nothing but `consumer` reads what `producer` makes.
+def _confirmed(network: Any, x: Any, output: Any, links: Sequence[_Link]) -> list[_Link]:
+    """The links whose consumer is the only one. All are tried at once; where that fails, each half on its own."""
+    if not links or _only_consumers(network, x, output, links):
+        return list(links)
+    if len(links) == 1:
+        return []
+    half = len(links) // 2
+    return [link for part in (links[:half], links[half:]) for link in _confirmed(network, x, output, part)]
 
-    Layer hooks do not see functional consumers (`bn(y) + y.mean()`). So the producer hands out a decoy, and the
+
+def _only_consumers(network: Any, x: Any, output: Any, links: Sequence[_Link]) -> bool:
+    """Whether nothing but its consumer reads what each producer makes.
+
+    Layer hooks do not see functional consumers (`bn(y) + y.mean()`). So each producer hands out a decoy, and its
     consumer alone is given the real tensor back: the output stays what it was exactly if nobody else looked.
     """
-    real: list[Any] = []
+    real: dict[int, Any] = {}
 
     def hand_out_decoy(_layer: Any, _inputs: Any, made: Any) -> Any:
-        real.append(made)
         spread = float(made.abs().max()) + 1.0
-        return paddle.uniform(made.shape, made.dtype, -spread, spread)
+        decoy = paddle.uniform(made.shape, made.dtype, -spread, spread)
+        real[id(decoy)] = made
+        decoys.append(decoy)  # kept alive, so that no other tensor gets its id
+        return decoy
 
-    hooks = (
-        producer.layer.register_forward_post_hook(hand_out_decoy),
-        consumer.layer.register_forward_pre_hook(lambda _layer, _inputs: (real[-1],)),
-    )
+    def take_real(_layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(real.get(id(tensor), tensor) for tensor in inputs)
+
+    decoys: list[Any] = []
+    hooks = [link.producer.layer.register_forward_post_hook(hand_out_decoy) for link in links]
+    hooks += [link.consumer.layer.register_forward_pre_hook(take_real) for link in links]
     with _hooks(iter(hooks)), paddle.no_grad():
         seen = network(x)
     return bool(np.allclose(seen.numpy(), output.numpy(), rtol=1e-9, atol=1e-9))
 
 
 def _affine(layer: Any) -> Affine:
-    weight, bias = (array_of(layer, name) if getattr(layer, name) is not None else None for name in ("weight", "bias"))
+    weight, bias = optional_array_of(layer, "weight"), optional_array_of(layer, "bias")
     return Affine.of_batch_norm(weight, bias, array_of(layer, "_mean"), array_of(layer, "_variance"), layer._epsilon)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dyx.nn.attention import RoutingAttention
+from dyx.nn.attention import Routing, RoutingAttention, check_routing, read_routing
+from dyx.nn.experts import Experts, check_experts, check_kernels
 from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.geometry import read_geometry
+from dyx.nn.reading import LayerAdapter, Scores, array_of, attribute, optional_array_of
 
 
 class DYConv2D(Layer):
@@ -59,3 +63,55 @@ class DYConv2D(Layer):
             self.groups * batch,
         )
         return y.reshape([batch, self.outplanes, *y.shape[2:]])
+
+
+@dataclass(frozen=True)
+class DyConvParameters(Experts):
+    """A K-expert convolution with softmax routing.
+
+    Attributes:
+        routing: Where the K weights come from.
+    """
+
+    routing: Routing
+
+    def at(self, temperature: float) -> DyConvParameters:
+        """The same layer at another temperature."""
+        return replace(self, routing=replace(self.routing, temperature=temperature))
+
+
+def read_dyconv(layer: Any) -> DyConvParameters:
+    """The parameters of a `DYConv2D` written as the articles write it. Raises LayerUnreadable."""
+    name = type(layer).__name__
+    routing = read_routing(attribute(layer, "routing"), name)
+    return parameters_of(layer, routing)
+
+
+def parameters_of(layer: Any, routing: Routing) -> DyConvParameters:
+    """The parameters of a layer with `weight` and `bias`, given its routing. Raises LayerUnreadable."""
+    name = type(layer).__name__
+    weight = check_kernels(array_of(layer, "weight"), name)
+    geometry = read_geometry(layer, weight.shape[3:])
+    parameters = DyConvParameters(weight, optional_array_of(layer, "bias"), geometry, routing)
+    check_experts(parameters, name)
+    check_routing(routing, parameters.experts, parameters.channels_in, name)
+    return parameters
+
+
+def _set_temperature(layer: Any, temperature: float) -> None:
+    layer.routing.temperature = temperature
+
+
+def _scores(layer: Any) -> tuple[Scores]:
+    return (Scores(list(layer.routing.net)[-1], COMPETITION, competing=True),)
+
+
+def _attention(layer: Any, x: Any) -> tuple[Any]:
+    return (layer.routing(x),)
+
+
+COMPETITION = 1.5
+"""Deviation of score differences between experts: attention then spreads over about .03 … .97."""
+
+DYCONV = LayerAdapter("dyconv", read_dyconv, _scores, _set_temperature, attention=_attention)
+"""The articles' dynamic convolution."""

@@ -50,7 +50,9 @@ class EagerRunner(Runner):
         self._network = None
 
 
-def open_eager(model: str, temperature: float = 1.0, device: str = "auto", threads: int | None = None) -> EagerRunner:
+def open_eager(
+    model: str, temperature: float | None = None, device: str = "auto", threads: int | None = None
+) -> EagerRunner:
     """A zoo model with seeded weights, in eager mode: the speed does not depend on their values.
 
     Raises:

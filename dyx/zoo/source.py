@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,7 @@ class Source:
         shape: Of its input, `(channels, height, width)`.
         labels: One per class; empty where only the network can say how many classes it has.
         preprocess: From a picture to its input.
+        tune_batch: The batch size that rules are priced at, unless told otherwise.
     """
 
     name: str
@@ -37,6 +38,11 @@ class Source:
     shape: tuple[int, int, int]
     labels: tuple[str, ...]
     preprocess: Preprocess
+    tune_batch: int
+
+
+_LARGE = 128 * 128
+"""Pixels from which on a user's network is taken for one that serves small batches, as ImageNet's are."""
 
 
 def load_source(name: str, shape: tuple[int, int, int] | None = None, seed: int = 0) -> Source:
@@ -44,7 +50,7 @@ def load_source(name: str, shape: tuple[int, int, int] | None = None, seed: int 
 
     Args:
         name: A name of `dyx models`, `file.py:Class` or `package.module:callable`.
-        shape: Of its input; needed for a user's network, and refused where it contradicts a zoo model's.
+        shape: Of its input; needed for a user's network, and refused for a zoo model that takes its own only.
         seed: Of the user's own initialisation.
 
     Raises:
@@ -56,17 +62,20 @@ def load_source(name: str, shape: tuple[int, int, int] | None = None, seed: int 
         raise InvalidOption("MODEL", name, "a name of `dyx models`, file.py:Class or package.module:callable")
     if shape is None:
         raise OptionNeeded("--shape", "a network of your own brings no input shape", "3,128,128")
-    return Source(name, _from_user(name, seed), shape, (), Preprocess(shape[1:]))
+    tune_batch = 8 if shape[1] * shape[2] > _LARGE else 512
+    return Source(name, _from_user(name, seed), shape, (), Preprocess(shape[1:]), tune_batch)
 
 
 def _from_zoo(name: str, shape: tuple[int, int, int] | None) -> Source:
     BUILDERS.check(name)
     model = find_model(name)
-    if shape not in (None, model.shape):
-        raise InvalidOption(
-            "--shape", ",".join(map(str, shape or ())), f"that of {name}, {','.join(map(str, model.shape))}"
-        )
-    return Source(name, build(name), model.shape, model.labels, model.preprocess)
+    if shape is None or shape == model.shape:
+        return Source(name, build(name), model.shape, model.labels, model.preprocess, model.data.tune_batch)
+    if model.fixed_size:
+        wanted = f"that of {name}, {','.join(map(str, model.shape))}"
+        raise InvalidOption("--shape", ",".join(map(str, shape)), wanted)
+    preprocess = replace(model.preprocess, size=shape[1:], short_side=None)
+    return Source(name, build(name), shape, model.labels, preprocess, model.data.tune_batch)
 
 
 def _from_user(name: str, seed: int) -> Any:

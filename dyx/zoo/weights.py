@@ -11,16 +11,22 @@ from dyx.checkpoint import Checkpoint
 from dyx.errors import CheckpointMismatch
 from dyx.inputs import varied_images
 from dyx.nn.adapters import dynamic_layers
+from dyx.nn.condconv import CondRouting
 from dyx.nn.framework import nn, paddle
+from dyx.nn.reading import Scores
+from dyx.zoo.foreign import count, look_alikes, mapped
 
-_SCORE_DEVIATION = 1.5
-"""Of score differences between experts: attention then spreads over about .03 … .97."""
+_STRONG_HEADS = 4
+"""So many layers of scores may vary as strongly as they ask for; more of them are calmed down."""
 
 
-def load_weights(network: Any, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint into a network, key by key. Raises CheckpointMismatch, which lists every key that is off."""
+def load_weights(network: Any, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Put a checkpoint into a network, key by key, and tell in words what was mapped to make it fit.
+
+    Raises CheckpointMismatch, which lists every key that is off; nothing is loaded then.
+    """
     own: Mapping[str, Any] = network.state_dict()
-    arrays = checkpoint.arrays
+    arrays, notes = mapped(network, checkpoint)
     missing = [key for key in own if key not in arrays]
     extra = [key for key in arrays if key not in own]
     misshapen = {
@@ -29,9 +35,11 @@ def load_weights(network: Any, checkpoint: Checkpoint) -> None:
         if key in own and array.shape != tuple(own[key].shape)
     }
     if missing or extra or misshapen:
-        raise CheckpointMismatch(checkpoint.path, missing, extra, misshapen)
+        alike = look_alikes(own, arrays)
+        raise CheckpointMismatch(checkpoint.path, missing, extra, misshapen, alike, count(arrays))
     for key, tensor in own.items():
         tensor.set_value(arrays[key].astype(_numpy_dtype(tensor)))
+    return notes
 
 
 def _numpy_dtype(tensor: Any) -> str:
@@ -53,7 +61,7 @@ def draw_weights(network: Any, shape: tuple[int, ...], seed: int) -> None:
     random = np.random.default_rng(seed)
     for key, tensor in network.state_dict().items():
         tensor.set_value(_drawn(key, tuple(tensor.shape), random).astype(_numpy_dtype(tensor)))
-    hooks = [*_batch_norm_hooks(network, random), *_routing_hooks(network)]
+    hooks = [*_batch_norm_hooks(network, random), *_score_hooks(network, random)]
     network.eval()
     try:
         with paddle.no_grad():
@@ -92,22 +100,40 @@ def _batch_norm_hooks(network: Any, random: np.random.Generator) -> list[Any]:
     return [layer.register_forward_pre_hook(measure) for layer in network.sublayers() if isinstance(layer, kinds)]
 
 
-def _routing_hooks(network: Any) -> list[Any]:
-    """After each layer of routing scores: rescale it so that experts really compete over varied inputs."""
+def _score_hooks(network: Any, random: np.random.Generator) -> list[Any]:
+    """After each layer of scores: rescale it so that attention really varies over varied inputs."""
+    heads = [head for layer, adapter in dynamic_layers(network).values() for head in adapter.scores(layer)]
+    # A block's router serves several layers and belongs to none of them.
+    heads += [Scores(layer.fc, 1.0, 0.5) for layer in network.sublayers() if isinstance(layer, CondRouting)]
+    # Dozens of strongly varying layers in a row amplify rounding until float32 means nothing; training avoids that.
+    calm = min(1.0, (_STRONG_HEADS / max(len(heads), 1)) ** 0.5)
+    return [head.layer.register_forward_post_hook(_spread(head, calm, random)) for head in heads]
 
-    def spread(layer: Any, _inputs: Any, output: Any) -> Any:
+
+def _spread(head: Scores, calm: float, random: np.random.Generator) -> Any:
+    """A hook that gives scores the deviation and the centre that `head` asks for."""
+
+    def rescale(layer: Any, _inputs: Any, output: Any) -> Any:
         scores = output.numpy().reshape(len(output), -1).astype(np.float64)
-        relative = scores - scores.mean(axis=1, keepdims=True)
-        differences = (relative[:, :, None] - relative[:, None, :])[:, ~np.eye(scores.shape[1], dtype=bool)]
-        scale = _SCORE_DEVIATION / max(differences.std(axis=0).mean(), 1e-6) if differences.size else 1.0
-        shift = -scale * scores.mean(axis=0)
+        found = _deviation(scores, competing=head.competing)
+        scale = calm * head.deviation / found if found > 1e-6 else 1.0
+        shift = np.zeros(scores.shape[1])
+        if layer.bias is not None:
+            shift = random.normal(0, head.centre, len(shift)) - scale * scores.mean(axis=0)
         for tensor, change in ((layer.weight, 0.0), (layer.bias, shift)):
-            value = tensor.numpy() * scale + change
-            tensor.set_value(value.astype(_numpy_dtype(tensor)))
-        return output * scale + paddle.to_tensor(shift.astype(_numpy_dtype(output))).reshape(
-            [1, -1, 1, 1][: output.ndim]
-        )
+            if tensor is not None:
+                tensor.set_value((tensor.numpy() * scale + change).astype(_numpy_dtype(tensor)))
+        added = paddle.to_tensor(shift.astype(_numpy_dtype(output)))
+        return output * scale + added.reshape([1, -1, 1, 1][: output.ndim])
 
-    return [
-        adapter.scores(layer).register_forward_post_hook(spread) for layer, adapter in dynamic_layers(network).values()
-    ]
+    return rescale
+
+
+def _deviation(scores: np.ndarray, *, competing: bool) -> float:
+    """Of scores `(B, n)` over inputs; of differences between scores where they compete."""
+    if not competing:
+        return float(scores.std(axis=0).mean())
+    if scores.shape[1] == 1:
+        return 0.0
+    differences = (scores[:, :, None] - scores[:, None, :])[:, ~np.eye(scores.shape[1], dtype=bool)]
+    return float(differences.std(axis=0).mean())

@@ -6,7 +6,7 @@ import numpy as np
 
 from dyx.exporter import algebra
 from dyx.exporter.algebra import Affine
-from dyx.nn.adapters import Routing
+from dyx.nn.attention import Routing
 
 RANDOM = np.random.default_rng(3)
 

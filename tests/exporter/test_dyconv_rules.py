@@ -12,12 +12,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from dyx.errors import FoldRefused
 from dyx.exporter.algebra import Affine
 from dyx.exporter.apply import default_dtype
+from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.plan import make_plan
-from dyx.exporter.rule import Offer, Site, Target
+from dyx.exporter.rule import Neighbour, Offer, Site, Target
 from dyx.exporter.rules import RULES
-from dyx.nn.adapters import DyConvParameters, Routing
+from dyx.nn.attention import Routing
+from dyx.nn.dyconv import DyConvParameters
+from dyx.nn.geometry import Geometry
 
-RULE_IDS = [rule.id for rule in RULES if rule.kind == "dyconv"]
+RULE_IDS = [rule.id for rule in RULES if rule.kind == "dyconv" and rule.id != "dyconv/mean-attention"]
 GEOMETRIES = {
     "3x3": {"k": (3, 3), "padding": (1, 1)},
     "3x3 strided": {"k": (3, 3), "stride": (2, 2), "padding": (1, 1)},
@@ -54,9 +57,8 @@ def make_layer(
         temperature,
     )
     weight = random.standard_normal((experts, c_out, c_in // groups, *k))
-    return DyConvParameters(
-        weight, random.standard_normal((experts, c_out)) if bias else None, routing, stride, padding, dilation, groups
-    )
+    offsets = random.standard_normal((experts, c_out)) if bias else None
+    return DyConvParameters(weight, offsets, Geometry(k, stride, padding, dilation, groups), routing)
 
 
 def attention_of(routing: Routing, image: np.ndarray) -> np.ndarray:
@@ -68,19 +70,20 @@ def attention_of(routing: Routing, image: np.ndarray) -> np.ndarray:
 
 def convolve(image: np.ndarray, weight: np.ndarray, layer: DyConvParameters) -> np.ndarray:
     """One image `(C_in, H, W)` with one kernel `(C_out, C_in/g, kh, kw)`: windows, taps, sums."""
-    (up, left), (kh, kw), (dh, dw) = layer.padding, layer.kernel, layer.dilation
+    walk = layer.geometry
+    (up, left), (kh, kw), (dh, dw) = walk.padding, walk.kernel, walk.dilation
     padded = np.pad(image, ((0, 0), (up, up), (left, left)))
     windows = sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(1, 2))
-    windows = windows[:, :: layer.stride[0], :: layer.stride[1], ::dh, ::dw]
-    per_group = len(image) // layer.groups
-    outputs = weight.shape[0] // layer.groups
+    windows = windows[:, :: walk.stride[0], :: walk.stride[1], ::dh, ::dw]
+    per_group = len(image) // walk.groups
+    outputs = weight.shape[0] // walk.groups
     parts = [
         np.einsum(
             "chwij,ocij->ohw",
             windows[g * per_group : (g + 1) * per_group],
             weight[g * outputs : (g + 1) * outputs],
         )
-        for g in range(layer.groups)
+        for g in range(walk.groups)
     ]
     return np.concatenate(parts)
 
@@ -105,13 +108,14 @@ def varied(batch: int, size: tuple[int, int] = (9, 7)) -> np.ndarray:
 
 def site_of(layer: DyConvParameters, images: np.ndarray, affine: Affine | None = None) -> Site:
     shape = definition(layer, images[:1]).shape[1:]
-    return Site("layer", "dyconv", "DYConv2D", layer, images.shape[1:], shape, "norm" if affine else None, affine)
+    after = (Neighbour("norm", "batch-norm", None, affine),) if affine else ()
+    return Site("layer", "dyconv", "DYConv2D", layer, images.shape[1:], shape, None, after)
 
 
 def folded(layer: DyConvParameters, images: np.ndarray, rule: str, affine: Affine | None = None, **target: Any) -> Any:
     plan = make_plan([site_of(layer, images, affine)], Target(**target), (rule,))
     with default_dtype("float64"):
-        return plan.decisions[0].offer.build()
+        return plan.decisions[0].offer.build(SharedConstants())
 
 
 def relative(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -170,19 +174,20 @@ def test_same_padding_word() -> None:
     layer = make_layer((3, 3), padding=(1, 1))
     images = varied(2)
     wanted = definition(layer, images)
-    site = replace(site_of(layer, images), layer=replace(layer, padding="SAME"))
+    site = replace(site_of(layer, images), layer=replace(layer, geometry=replace(layer.geometry, padding="SAME")))
     with default_dtype("float64"):
-        answers = {rule.id: rule.offer(site, Target()) for rule in RULES}
+        answers = {rule.id: rule.offer(site, Target()) for rule in RULES if rule.id in RULE_IDS}
         for offer in answers.values():
             assert isinstance(offer, Offer)
-            assert relative(offer.build()(paddle.to_tensor(images)).numpy(), wanted) < 1e-9
+            assert relative(offer.build(SharedConstants())(paddle.to_tensor(images)).numpy(), wanted) < 1e-9
 
 
 def test_costs_count_what_the_rules_do() -> None:
     layer = make_layer((3, 3), padding=(1, 1), experts=2)
     images = varied(1)
     static_conv = 12 * 8 * 9 * 63
-    offers = {rule.id: rule.offer(site_of(layer, images), Target(tune_batch=64)) for rule in RULES}
+    site, target = site_of(layer, images), Target(tune_batch=64)
+    offers = {rule.id: rule.offer(site, target) for rule in RULES if rule.id in RULE_IDS}
     macs = {name: offer.cost.macs for name, offer in offers.items() if isinstance(offer, Offer)}
     assert macs == {
         "dyconv/mix-outputs": 2 * (static_conv + 12 * 63),
@@ -199,11 +204,10 @@ def test_kernels_that_do_not_fit_in_memory_are_refused() -> None:
 
 def test_every_refusal_is_shown_for_a_kernel_of_another_dimension() -> None:
     layer = make_layer((3, 3), padding=(1, 1))
-    volume = DyConvParameters(
-        layer.weight[..., None], layer.bias, layer.routing, (1, 1, 1), (1, 1, 1), (1, 1, 1), layer.groups
-    )
+    walk = Geometry((3, 3, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1)
+    volume = DyConvParameters(layer.weight[..., None], layer.bias, walk, layer.routing)
     site = Site("deep.conv", "dyconv", "DYConv3D", volume, (8, 9, 7, 3), (12, 9, 7, 3))
     with pytest.raises(FoldRefused) as caught:
         make_plan([site], Target())
-    assert set(caught.value.refusals) == set(RULE_IDS)
+    assert set(caught.value.refusals) == {*RULE_IDS, "dyconv/mean-attention"}
     assert "no rule folds deep.conv: dyconv/mix-outputs: its kernel has 3 spatial axes" in str(caught.value)

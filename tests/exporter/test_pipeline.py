@@ -95,9 +95,9 @@ def test_predict_on_png_files_gives_the_same_classes(
 def test_manifest_of_the_trained_export(trained: Path, checkpoint: Path) -> None:
     manifest = read_bundle(trained).manifest
     assert manifest["weights"] == {"file": checkpoint.name, "sha256": sha256(checkpoint)}
-    assert manifest["temperature"] == 1.0
+    assert manifest["temperature"] == {"dyconv": 1.0}
     assert manifest["notes"] == []
-    assert [site["batch_norm"] for site in manifest["plan"]["sites"]] == [f"features.{i}" for i in (9, 12, 15)]
+    assert [site["takes"] for site in manifest["plan"]["sites"]] == [[f"features.{i}"] for i in (9, 12, 15)]
     verdicts = manifest["parity"]["verdicts"]
     assert {(v["artifact"], v["batch"]) for v in verdicts} == {
         (artifact, batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7, 64, 512)
@@ -130,8 +130,10 @@ def test_temperature_matters_and_is_recorded(checkpoint: Path, digits: Any, tmp_
     bundle = dyx.export(weights=checkpoint, temperature=30, out=tmp_path / "hot", tune_batch=2)
     with dyx.open(bundle) as runner:
         assert (runner.run(digits.images).argmax(1) == digits.classes).sum() == 164
-    assert bundle.manifest["temperature"] == 30
-    assert bundle.manifest["notes"][0].startswith("temperature 30")
+    assert bundle.manifest["temperature"] == {"dyconv": 30}
+    assert any(
+        "temperature 30: networks of kind dyconv are trained down to 1" in note for note in bundle.manifest["notes"]
+    )
 
 
 @pytest.mark.parametrize("opset", [17, 19, 21])
@@ -247,15 +249,15 @@ def test_checkpoint_of_another_network_leaves_nothing(checkpoint: Path, tmp_path
 @pytest.fixture
 def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fold that is exact in float64 and goes wrong when it becomes float32: only parity can see it."""
-    from dyx.exporter import folded
+    from dyx.exporter.folded.experts import MixOutputs
 
-    exact = folded.MixOutputs.forward
+    exact = MixOutputs.forward
 
-    def forward(self: Any, x: Any) -> Any:
-        y = exact(self, x)
+    def forward(self: Any, x: Any, attention: Any = None) -> Any:
+        y = exact(self, x, attention)
         return y * 1.01 if "float32" in str(x.dtype) and y.shape[1] == 128 else y
 
-    monkeypatch.setattr(folded.MixOutputs, "forward", forward)
+    monkeypatch.setattr(MixOutputs, "forward", forward)
 
 
 @pytest.mark.usefixtures("drifting")

@@ -11,28 +11,33 @@ from dyx.errors import InvalidOption, RuleMatchesNothing, UnknownName
 from dyx.exporter.plan import make_plan
 from dyx.exporter.rule import MACHINES, Offer, Site, Target, check_target
 from dyx.exporter.rules import RULES
-from dyx.nn.adapters import DyConvParameters, Routing
+from dyx.nn.attention import Routing
+from dyx.nn.dyconv import DyConvParameters
+from dyx.nn.geometry import Geometry
 
 
 def site(path: str = "features.8", kernel: int = 3, side: int = 7, experts: int = 2) -> Site:
     routing = Routing(np.zeros((32, 128)), np.zeros(32), np.zeros((experts, 32)), np.zeros(experts), 1.0)
     weight = np.zeros((experts, 192, 128, kernel, kernel))
-    layer = DyConvParameters(weight, np.zeros((experts, 192)), routing, (1, 1), (kernel // 2,) * 2, (1, 1), 1)
+    walk = Geometry((kernel, kernel), (1, 1), (kernel // 2,) * 2, (1, 1), 1)
+    layer = DyConvParameters(weight, np.zeros((experts, 192)), walk, routing)
     return Site(path, "dyconv", "DYConv2D", layer, (128, side, side), (192, side, side))
 
 
 def test_cheapest_offer_wins_and_every_other_rule_has_a_reason() -> None:
     plan = make_plan([site()], Target())
     (decision,) = plan.decisions
-    prices = {rule.id: rule.offer(site(), Target()) for rule in RULES}
+    prices = {rule.id: rule.offer(site(), Target()) for rule in RULES if rule.kind == "dyconv"}
     cheapest = min(
         (MACHINES["onnxruntime"].seconds(offer.cost), name)
         for name, offer in prices.items()
         if isinstance(offer, Offer)
     )
     assert (decision.price_s, decision.rule) == cheapest
-    assert set(decision.passed_over) == {rule.id for rule in RULES} - {decision.rule}
-    assert all("µs per image against" in reason for reason in decision.passed_over.values())
+    assert set(decision.passed_over) == set(prices) - {decision.rule}
+    reasons = dict(decision.passed_over)
+    assert reasons.pop("dyconv/mean-attention") == "it needs calibration images (--calibrate)"
+    assert all("µs per image against" in reason for reason in reasons.values())
 
 
 def test_large_map_and_many_experts_prefer_one_kernel_per_sample() -> None:
@@ -53,7 +58,7 @@ def test_json_says_what_was_decided() -> None:
     entry = make_plan([site()], Target(batch=1)).to_json()
     assert (entry["batch"], entry["tune_batch"], entry["tune_backend"]) == (1, 1, "onnxruntime")
     assert entry["sites"][0]["path"] == "features.8"
-    assert {"rule", "form", "macs", "bytes", "passed_over", "batch_norm"} <= set(entry["sites"][0])
+    assert {"rule", "form", "macs", "bytes", "passed_over", "takes"} <= set(entry["sites"][0])
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from paddle import nn
 
 import dyx
 from dyx.errors import InvalidOption, LayerUnreadable
-from dyx.nn.adapters import DYCONV, adapter_of, dynamic_layers, read_dyconv
-from dyx.nn.dyconv import DYConv2D
+from dyx.nn.adapters import adapter_of, dynamic_layers
+from dyx.nn.dyconv import DYCONV, DYConv2D, read_dyconv
+from dyx.nn.geometry import Geometry
 from dyx.zoo.source import load_source
 
 
@@ -26,8 +27,8 @@ def test_parameters_of_a_layer() -> None:
     layer = DYConv2D(8, 6, 3, stride=2, padding=1, groups=2, num_experts=3)
     layer.routing.temperature = 7
     read = read_dyconv(layer)
-    assert (read.experts, read.channels_in, read.channels_out, read.kernel) == (3, 8, 6, (3, 3))
-    assert (read.stride, read.padding, read.dilation, read.groups) == ((2, 2), (1, 1), (1, 1), 2)
+    assert (read.experts, read.channels_in, read.channels_out) == (3, 8, 6)
+    assert read.geometry == Geometry((3, 3), (2, 2), (1, 1), (1, 1), 2)
     assert read.routing.temperature == 7
     assert read.routing.fc2_weight.shape == (3, 2)
     assert read.weight.dtype == "float64"
@@ -113,7 +114,7 @@ def test_file_that_registers_its_own_layer_may_be_imported_again(tmp_path: Path)
 
 def test_layer_that_only_bears_the_name_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("from paddle import nn\nclass DYConv2D(nn.Layer): pass\n")
-    with pytest.raises(LayerUnreadable, match="it has no attribute 'weight'") as caught:
+    with pytest.raises(LayerUnreadable, match="it has no attribute 'routing'") as caught:
         load_source(f"{tmp_path / 'own.py'}:DYConv2D", (3, 8, 8))
     assert "replace=True" in caught.value.hint
 
@@ -121,8 +122,7 @@ def test_layer_that_only_bears_the_name_is_refused_before_anything_is_changed(tm
 OWN = """
 import dyx
 from paddle import nn
-from dyx.nn.adapters import DYCONV
-from dyx.nn.dyconv import DYConv2D
+from dyx.nn.dyconv import DYCONV, DYConv2D
 
 class Mixed(DYConv2D):
     pass
@@ -130,7 +130,7 @@ class Mixed(DYConv2D):
 def read(layer):
     return DYCONV.read(layer)
 
-dyx.register_layer("Mixed", dyx.LayerAdapter("dyconv", read, DYCONV.set_temperature, DYCONV.scores))
+dyx.register_layer("Mixed", dyx.LayerAdapter("dyconv", read, DYCONV.scores, DYCONV.set_temperature))
 
 class Net(nn.Layer):
     def __init__(self):

@@ -9,7 +9,7 @@ import pytest
 from dyx.errors import UnknownName
 from dyx.inputs import varied_images
 from dyx.nn.adapters import dynamic_layers, set_temperature
-from dyx.zoo import MODELS, Model, build, find_model
+from dyx.zoo import MODELS, PAPERS, PUBLISHED, Model, build, find_model
 from dyx.zoo.weights import draw_weights
 
 NAMES = [model.name for model in MODELS]
@@ -31,20 +31,80 @@ ALEXNET_DY_KEYS = [
 ]
 
 
+TRAINABLE = {
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "convnext-tiny": 28_589_128,
+    "mobilenetv2-100": 3_504_872,
+    "mobilenetv2-050": 1_968_680,
+    "kw1d4x-resnet18": 4_031_768,
+    "kw1d2x-resnet18": 7_431_044,
+    "kw1x-resnet18": 11_932_148,
+    "kw2x-resnet18": 23_242_127,
+    "kw4x-resnet18": 45_862_085,
+    "kw1d2x-resnet50": 17_638_264,
+    "kw1x-resnet50": 28_052_310,
+    "kw4x-resnet50": 102_015_144,
+    "kw1d2x-mobilenetv2-100": 2_654_396,
+    "kw1x-mobilenetv2-100": 5_168_146,
+    "kw4x-mobilenetv2-100": 11_379_382,
+    "kw1d2x-mobilenetv2-050": 1_466_888,
+    "kw1x-mobilenetv2-050": 2_854_522,
+    "kw4x-mobilenetv2-050": 4_648_587,
+    "kw1x-convnext-tiny": 39_370_674,
+    "odconv1x-resnet18": 11_943_944,
+    "odconv2x-resnet18": 22_930_056,
+    "odconv4x-resnet18": 44_901_640,
+    "odconv1x-resnet50": 28_635_112,
+    "odconv2x-resnet50": 49_314_696,
+    "odconv4x-resnet50": 90_670_888,
+    "odconv1x-mobilenetv2-100": 4_940_185,
+    "odconv2x-mobilenetv2-100": 7_131_719,
+    "odconv4x-mobilenetv2-100": 11_512_149,
+    "odconv1x-mobilenetv2-050": 2_425_537,
+    "odconv2x-mobilenetv2-050": 3_096_167,
+    "odconv4x-mobilenetv2-050": 4_435_501,
+    "condconv8x-mobilenetv2-100": 22_877_496,
+    "dy4x-resnet18": 45_475_008,
+    "dy4x-resnet50": 100_895_176,
+}
+"""What the official code counts: trainable parameters alone."""
+
+WITH_STATISTICS = {
+    "alexnet-bn": 7_526_794,
+    "alexnet-dy": 8_324_368,
+    "alexnet": 7_524_042,
+    "alexnet-eca": 7_524_061,
+    "alexnet-na": 7_524_052,
+    "resnet18-na": 11_237_428,
+    "resnet18-cifar": 11_237_412,
+}
+"""What the articles count: running statistics included."""
+
+
 @pytest.mark.parametrize("model", MODELS, ids=NAMES)
 def test_model_is_what_its_row_says(model: Model) -> None:
     network = build(model.name)
-    assert sum(int(np.prod(tensor.shape)) for tensor in network.state_dict().values()) == model.parameters
+    counts = {key: int(np.prod(tensor.shape)) for key, tensor in network.state_dict().items()}
+    trainable = sum(count for key, count in counts.items() if not key.endswith(("._mean", "._variance")))
+    assert sum(counts.values()) == model.parameters == WITH_STATISTICS.get(model.name, model.parameters)
+    assert trainable == TRAINABLE.get(model.name, trainable)
     assert not network.training
-    logits = network(paddle.zeros([2, *model.shape]))
-    assert tuple(logits.shape) == (2, len(model.labels))
     assert model.preprocess.size == model.shape[1:]
+    assert model.paper
     if model.baseline:
-        assert find_model(model.baseline).shape == model.shape
-        assert find_model(model.baseline).labels == model.labels
+        assert find_model(model.baseline).data == model.data
 
 
-@pytest.mark.parametrize("model", MODELS, ids=NAMES)
+def test_every_count_belongs_to_a_model() -> None:
+    assert {*TRAINABLE, *WITH_STATISTICS, *PUBLISHED} <= set(NAMES)
+    assert {model.builder for model in MODELS} == set(PAPERS)
+
+
+ARTICLES = [model for model in MODELS if model.name in WITH_STATISTICS]
+
+
+@pytest.mark.parametrize("model", ARTICLES, ids=[model.name for model in ARTICLES])
 def test_parameter_count_is_paddles(model: Model) -> None:
     assert paddle.summary(build(model.name), (1, *model.shape))["total_params"] == model.parameters
 

@@ -1,39 +1,16 @@
-"""The static layers that folds build: standard operators, constant weights, a free batch size.
-
-Layers are built from float64 arrays in Paddle's default dtype, so that a fold can be checked in float64 first.
-"""
+"""Static layers for K-expert convolutions: mixtures of outputs, of inputs and of kernels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dyx.nn.adapters import Routing
+from dyx.exporter.folded.constants import constant
+from dyx.nn.attention import Routing
 from dyx.nn.framework import Layer, functional, nn, paddle
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a convolution walks: stride, padding (numbers or a word), dilation and groups."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...] | str
-    dilation: tuple[int, ...]
-    groups: int
-
-    def convolve(self, x: Any, weight: Any, bias: Any = None) -> Any:
-        """An ordinary convolution of `x (B, C, H, W)`."""
-        padding = self.padding if isinstance(self.padding, str) else list(self.padding)
-        return functional.conv2d(x, weight, bias, list(self.stride), padding, list(self.dilation), self.groups)
-
-
-def constant(layer: Any, name: str, array: np.ndarray) -> None:
-    """Give a layer a parameter with these values, in Paddle's default dtype."""
-    values = nn.initializer.Assign(np.ascontiguousarray(array))
-    setattr(layer, name, layer.create_parameter(list(array.shape), default_initializer=values))
+from dyx.nn.geometry import Geometry
 
 
 class FoldedRouting(Layer):
@@ -63,94 +40,135 @@ class FoldedExperts(Layer):
     """What every fold of a K-expert convolution holds; abstract.
 
     Args:
-        routing: At temperature 1.
+        routing: What makes the weights `(B, K)` from x, or None where they come beside x.
         weight: Experts' kernels, in the order that the fold needs.
         bias: Experts' biases, in that order, or None.
+        offset: A bias that is not mixed, `(C_out,)`, or None.
         geometry: How the convolution walks.
     """
 
-    def __init__(self, routing: Routing, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
+    def __init__(
+        self,
+        routing: Any,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        offset: np.ndarray | None,
+        geometry: Geometry,
+    ) -> None:
         super().__init__()
-        self.routing = FoldedRouting(routing)
+        self.routing = routing
         self.geometry = geometry
         constant(self, "weight", weight)
-        self.bias = None
+        self.bias = self.offset = None
         if bias is not None:
             constant(self, "bias", bias)
+        if offset is not None:
+            constant(self, "offset", offset)
 
-    def add_mixed_bias(self, y: Any, attention: Any) -> Any:
-        """`y + Σ_k a_k b_k`, for y `(B, C_out, H, W)` and biases `(K, C_out)`."""
-        if self.bias is None:
-            return y
-        return y + paddle.matmul(attention, self.bias).reshape([0, self.bias.shape[1], 1, 1])
+    def attention_of(self, x: Any, given: Any) -> Any:
+        """Weights `(B, K)`: the routing's, or those that came beside x."""
+        return given if self.routing is None else self.routing(x)
+
+    def add_bias(self, y: Any, attention: Any) -> Any:
+        """`y + Σ_k a_k b_k + t`, for y `(B, C_out, H, W)` and biases `(K, C_out)`."""
+        if self.bias is not None:
+            bias = paddle.matmul(attention, self.bias)
+            bias = bias if self.offset is None else bias + self.offset
+            # Added in 4-D: fused into a 3-D matmul, Paddle's oneDNN takes 200 × as long.
+            return y + bias.reshape([0, self.bias.shape[1], 1, 1])
+        return y if self.offset is None else y + self.offset.reshape([1, -1, 1, 1])
 
 
 class MixOutputs(FoldedExperts):
     """`Σ_k a_k y_k` of one convolution with K · C_out outputs; weight and bias as `algebra.experts_as_outputs`."""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, attention: Any = None) -> Any:
         """`(B, C_out, H', W')`. The mixture is a matmul: runtimes do that well, and 5-D broadcasts badly."""
-        experts, groups = self.routing.experts, self.geometry.groups
+        attention, groups = self.attention_of(x, attention), self.geometry.groups
+        experts = attention.shape[1]
         y = self.geometry.convolve(x, self.weight, self.bias)
         height, width = y.shape[2:]
         channels = self.weight.shape[0] // experts
         row = [0, 1, experts] if groups == 1 else [0, 1, 1, experts]
         split = [0, experts, channels * height * width]
         split = split if groups == 1 else [0, groups, experts, channels // groups * height * width]
-        mixed = paddle.matmul(self.routing(x).reshape(row), y.reshape(split))
-        return mixed.reshape([0, channels, height, width])
+        mixed = paddle.matmul(attention.reshape(row), y.reshape(split)).reshape([0, channels, height, width])
+        return mixed if self.offset is None else mixed + self.offset.reshape([1, channels, 1, 1])
 
 
 class MixInputs(FoldedExperts):
     """One convolution on `[a_1 x ‖ … ‖ a_K x]`; weight as `algebra.experts_as_inputs`, bias `(K, C_out)`."""
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, attention: Any = None) -> Any:
         """`(B, C_out, H', W')`; the scaled copies are an outer product, again a matmul."""
-        experts, groups = self.routing.experts, self.geometry.groups
+        attention, groups = self.attention_of(x, attention), self.geometry.groups
+        experts = attention.shape[1]
         channels, height, width = x.shape[1:]
-        attention = self.routing(x)
         column = [0, experts, 1] if groups == 1 else [0, 1, experts, 1]
         rows = [0, 1, channels * height * width]
         rows = rows if groups == 1 else [0, groups, 1, channels // groups * height * width]
         copies = paddle.matmul(attention.reshape(column), x.reshape(rows))
         y = self.geometry.convolve(copies.reshape([0, experts * channels, height, width]), self.weight)
-        return self.add_mixed_bias(y, attention)
+        return self.add_bias(y, attention)
 
 
-class AggregateKernel(FoldedExperts):
-    """A kernel per sample, mixed by one matmul and applied by im2col and a batched matmul.
+class Patches(Layer):
+    """im2col by a grouped convolution with one-hot kernels: one node that knows stride, padding and dilation.
 
-    Patches are taken by a grouped convolution with one-hot kernels: one node that knows stride, padding and dilation.
     Beside slices and `unfold` it measured fastest on onnxruntime and within about a tenth elsewhere. Above all it needs
     no padding operator: paddle2onnx 2.1 leaves pad3d's fill value uninitialised, and Paddle's oneDNN padding writes
     past its buffer.
 
     Args:
-        routing: At temperature 1.
-        weight: `(K, C_out, C_in/g, h, w)`.
-        bias: `(K, C_out)` or None.
+        channels: Of the input.
         geometry: How the convolution walks.
     """
 
-    def __init__(self, routing: Routing, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
-        super().__init__(routing, weight.reshape(len(weight), -1), bias, geometry)
-        channels_in, taps = weight.shape[2] * geometry.groups, int(np.prod(weight.shape[3:]))
-        self.patches = replace(geometry, groups=channels_in)
-        self.channels_out, self.depth = weight.shape[1], weight.shape[2] * taps
-        one_hot = np.eye(taps).reshape(taps, 1, *weight.shape[3:])
-        constant(self, "one_hot", np.tile(one_hot, (channels_in, 1, 1, 1)))
+    def __init__(self, channels: int, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = replace(geometry, groups=channels)
+        taps = int(np.prod(geometry.kernel))
+        one_hot = np.eye(taps).reshape(taps, 1, *geometry.kernel)
+        constant(self, "one_hot", np.tile(one_hot, (channels, 1, 1, 1)))
 
     def forward(self, x: Any) -> Any:
+        """`(B, C · taps, H', W')`, all taps of a channel side by side."""
+        return self.geometry.convolve(x, self.one_hot)
+
+
+class AggregateKernel(FoldedExperts):
+    """A kernel per sample, mixed by one matmul and applied by im2col and a batched matmul.
+
+    Args:
+        routing: What makes the weights, or None.
+        weight: `(K, C_out, C_in/g, h, w)`.
+        bias: `(K, C_out)` or None.
+        offset: `(C_out,)` or None.
+        geometry: How the convolution walks.
+    """
+
+    def __init__(
+        self,
+        routing: Any,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        offset: np.ndarray | None,
+        geometry: Geometry,
+    ) -> None:
+        super().__init__(routing, weight.reshape(len(weight), -1), bias, offset, geometry)
+        channels_in, taps = weight.shape[2] * geometry.groups, int(np.prod(weight.shape[3:]))
+        self.patches = Patches(channels_in, geometry)
+        self.channels_out, self.depth = weight.shape[1], weight.shape[2] * taps
+
+    def forward(self, x: Any, attention: Any = None) -> Any:
         """`(B, C_out, H', W')`."""
-        columns = self.patches.convolve(x, self.one_hot)
-        height, width = columns.shape[2:]
-        attention = self.routing(x)
+        attention = self.attention_of(x, attention)
         kernels = paddle.matmul(attention, self.weight).reshape([0, *self._per_group(self.channels_out), self.depth])
-        depth = self.depth * self.geometry.groups
-        columns = columns.reshape([0, *self._per_group(depth), height * width])
+        columns = self.patches(x)
+        height, width = columns.shape[2:]
+        columns = columns.reshape([0, *self._per_group(self.depth * self.geometry.groups), height * width])
         y = paddle.matmul(kernels, columns).reshape([0, self.channels_out, height, width])
-        # The bias is added in 4-D, after the reshape: fused into the 3-D matmul, Paddle's oneDNN takes 200 × as long.
-        return self.add_mixed_bias(y, attention)
+        return self.add_bias(y, attention)
 
     def _per_group(self, size: int) -> tuple[int, ...]:
         groups = self.geometry.groups
@@ -161,18 +179,26 @@ class ComputedKernel(FoldedExperts):
     """For a batch of exactly one: the kernel is mixed, then an ordinary convolution takes it.
 
     Args:
-        routing: At temperature 1.
+        routing: What makes the weights, or None.
         weight: `(K, C_out, C_in/g, h, w)`.
         bias: `(K, C_out)` or None.
+        offset: `(C_out,)` or None.
         geometry: How the convolution walks.
     """
 
-    def __init__(self, routing: Routing, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
-        super().__init__(routing, weight.reshape(len(weight), -1), bias, geometry)
+    def __init__(
+        self,
+        routing: Any,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        offset: np.ndarray | None,
+        geometry: Geometry,
+    ) -> None:
+        super().__init__(routing, weight.reshape(len(weight), -1), bias, offset, geometry)
         self.kernel_shape = list(weight.shape[1:])
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, attention: Any = None) -> Any:
         """`(1, C_out, H', W')`."""
-        attention = self.routing(x)
+        attention = self.attention_of(x, attention)
         kernel = paddle.matmul(attention, self.weight).reshape(self.kernel_shape)
-        return self.add_mixed_bias(self.geometry.convolve(x, kernel), attention)
+        return self.add_bias(self.geometry.convolve(x, kernel), attention)

@@ -1,0 +1,1 @@
+"""The static layers that folds build: standard operators, constant weights, a free batch size."""

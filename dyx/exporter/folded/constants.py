@@ -1,0 +1,57 @@
+"""Constants of static layers, and the convolution that has nothing else.
+
+Layers are built from float64 arrays in Paddle's default dtype, so that a fold can be checked in float64 first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dyx.nn.framework import Layer, nn
+from dyx.nn.geometry import Geometry
+
+
+def constant(layer: Any, name: str, array: np.ndarray) -> None:
+    """Give a layer a parameter with these values, in Paddle's default dtype."""
+    values = nn.initializer.Assign(np.ascontiguousarray(array))
+    setattr(layer, name, layer.create_parameter(list(array.shape), default_initializer=values))
+
+
+class StaticConv(Layer):
+    """An ordinary convolution.
+
+    Args:
+        weight: `(C_out, C_in/g, h, w)`.
+        bias: `(C_out,)` or None.
+        geometry: How it walks.
+    """
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        constant(self, "weight", weight)
+        self.bias = None
+        if bias is not None:
+            constant(self, "bias", bias)
+
+    def forward(self, x: Any, _attention: Any = None) -> Any:
+        """`(B, C_out, H', W')`; an attention that the network hands over beside x is not looked at."""
+        return self.geometry.convolve(x, self.weight, self.bias)
+
+
+class SharedConstants:
+    """Constants that several layers of one static network use, each held once."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Any] = {}
+
+    def give(self, layer: Any, name: str, key: str, make: Callable[[], np.ndarray]) -> None:
+        """Give a layer the constant of a key as a parameter; `make` is called for the first that asks."""
+        if key in self._held:
+            setattr(layer, name, self._held[key])
+        else:
+            constant(layer, name, make())
+            self._held[key] = getattr(layer, name)

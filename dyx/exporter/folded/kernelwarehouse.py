@@ -1,0 +1,369 @@
+"""Static layers for KernelWarehouse: attention over shared cells, and what the cells are mixed into.
+
+Cells lie as `(n, taps, C_in, C_out)`, and mixtures are counted `(out, spatial, in)`: a kernel mixed from them is then,
+as it lies, the matrix that a product wants, whatever the grid. Kernels are never transposed.
+
+*Rows* `(B, g, positions, depth)` have a position of the map in each row, the channels of a group at all taps side by
+side; *columns* `(B, g, depth, positions)` are their transpose.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dyx.exporter.folded.constants import SharedConstants, constant
+from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.geometry import Geometry
+from dyx.nn.kw_parameters import Basis, KwParameters
+
+_LEAST_SUM = 1e-3
+"""Added to the sum that attention is divided by, as in the dynamic layer."""
+
+_NARROW = 4
+"""Inputs of so few channels are unfolded by a dense convolution: gathering rows of a few bytes each costs more, and
+its table of positions would be large beside such a network."""
+
+
+class ContrastAttention(Layer):
+    """Mixing weights `z / (Σ |z| + 1e-3)`, the sum over the null cell too.
+
+    Args:
+        layer: Whose attention is folded: no batch norm, mixtures in the order of this module.
+    """
+
+    def __init__(self, layer: KwParameters) -> None:
+        super().__init__()
+        attention = layer.attention
+        self.cells, self.mixtures, self.linear = layer.experts, layer.grid.mixtures, layer.linear
+        self.pool, self.norm_epsilon = nn.AdaptiveAvgPool2D(1), None
+        arrays = {
+            "fc1_weight": attention.fc1_weight.T,
+            "fc1_bias": attention.fc1_bias,
+            "fc2_weight": attention.fc2_weight.T,
+            "fc2_bias": attention.fc2_bias,
+        }
+        if attention.norm is not None:
+            self.norm_epsilon = attention.norm.epsilon
+            arrays |= {"norm_weight": attention.norm.weight, "norm_bias": attention.norm.bias}
+        self.through_basis = attention.basis is not None
+        if attention.basis is not None:
+            arrays |= {"spread": spread_of(attention.basis), "basis_bias": attention.basis.bias.reshape(-1)}
+        for name, array in arrays.items():
+            if array is None:
+                setattr(self, name, None)
+            else:
+                constant(self, name, array)
+
+    def forward(self, x: Any) -> Any:
+        """`(B, m, n)` of a map `(B, C, H, W)`, or of a linear layer's `(B, …, C)`."""
+        hidden = functional.linear(self._pooled(x), self.fc1_weight, self.fc1_bias)
+        if self.norm_epsilon is not None:
+            width = self.norm_weight.shape
+            hidden = functional.layer_norm(hidden, width, self.norm_weight, self.norm_bias, self.norm_epsilon)
+        scores = functional.linear(functional.relu(hidden), self.fc2_weight, self.fc2_bias)
+        scores = scores.reshape([0, self.mixtures, self.fc2_weight.shape[1] // self.mixtures])
+        if self.through_basis:
+            flat = paddle.matmul(scores, self.spread).reshape([0, self.mixtures * (self.cells + 1)])
+            # Added in 2-D: fused into a 3-D matmul, Paddle's oneDNN is slow.
+            scores = (flat + self.basis_bias).reshape([0, self.mixtures, self.cells + 1])
+        total = scores.abs().sum(-1, keepdim=True) + _LEAST_SUM
+        return scores[:, :, : self.cells] / total
+
+    def _pooled(self, x: Any) -> Any:
+        if not self.linear:
+            return self.pool(x).flatten(1)
+        return x if x.ndim == 2 else x.flatten(1, x.ndim - 2).mean(1)
+
+
+def spread_of(basis: Basis) -> np.ndarray:
+    """`(local + basis + 1, n + 1)`: from what fc2 scores of a mixture to the scores of all its cells.
+
+    One matrix for cutting scores in three, fc3, and putting the pieces together in the order of the cells.
+    """
+    others, width = basis.weight.shape
+    cells = others + basis.local
+    own = np.arange(basis.start, basis.start + basis.local)
+    spread = np.zeros((basis.local + width + 1, cells + 1))
+    spread[np.arange(basis.local), own] = 1
+    spread[basis.local : -1, np.setdiff1d(np.arange(cells), own)] = basis.weight.T
+    spread[-1, -1] = 1
+    return spread
+
+
+class Rows(Layer):
+    """Rows of a map: im2col as one gather of whole positions, channels last.
+
+    It measured faster than one-hot convolutions and than slices on all backends, and pads without a padding operator.
+
+    Args:
+        geometry: How the convolution walks.
+        size: Of the maps that it will see; others are possible in eager mode, and slower.
+        shared: Holds the table of positions.
+    """
+
+    by_rows = True
+
+    def __init__(self, geometry: Geometry, size: tuple[int, ...], shared: SharedConstants) -> None:
+        super().__init__()
+        self.geometry, self.size = geometry, size
+        self.gathers = _moves(geometry)
+        if self.gathers:
+            key = f"taps {geometry.kernel} {geometry.stride} {geometry.padding} {geometry.dilation} of {size}"
+            shared.give(self, "table", key, lambda: tap_table(geometry, size).reshape(-1))
+
+    def forward(self, x: Any) -> Any:
+        """`(B, g, H'·W', taps · C/g)` of `(B, C, H, W)`."""
+        groups, (channels, *size) = self.geometry.groups, x.shape[1:]
+        rows = x.reshape([0, groups, channels // groups, prod(size)]).transpose([0, 1, 3, 2])
+        if not self.gathers:
+            return rows
+        if any(self.geometry.padding):
+            rows = paddle.concat([rows, paddle.zeros_like(rows[:, :, :1])], axis=2)
+        # A table is a parameter like any other, so it has their dtype.
+        table = self.table if tuple(size) == self.size else paddle.to_tensor(tap_table(self.geometry, tuple(size)))
+        taps = paddle.gather(rows, table.flatten().astype("int32"), axis=2)
+        depth = prod(self.geometry.kernel) * channels // groups
+        return taps.reshape([0, groups, prod(output_size(self.geometry, tuple(size))), depth])
+
+
+class Columns(Layer):
+    """Columns of a map: the map itself where a kernel is 1×1, else unfolded by one convolution with one-hot kernels.
+
+    Args:
+        geometry: How the convolution walks.
+        channels: Of the input, in one group unless the kernel is 1×1.
+    """
+
+    by_rows = False
+
+    def __init__(self, geometry: Geometry, channels: int) -> None:
+        super().__init__()
+        self.geometry, self.unfolds = geometry, _moves(geometry)
+        if self.unfolds:
+            taps = prod(geometry.kernel)
+            one_hot = np.eye(taps * channels).reshape(taps * channels, taps, channels).swapaxes(1, 2)
+            constant(self, "one_hot", one_hot.reshape(taps * channels, channels, *geometry.kernel))
+
+    def forward(self, x: Any) -> Any:
+        """`(B, g, taps · C/g, H'·W')` of `(B, C, H, W)`."""
+        if self.unfolds:
+            x = self.geometry.convolve(x, self.one_hot)
+        channels, *size = x.shape[1:]
+        return x.reshape([0, self.geometry.groups, channels // self.geometry.groups, prod(size)])
+
+
+class LinearRows(Layer):
+    """Rows of a linear layer's input."""
+
+    by_rows = True
+
+    def forward(self, x: Any) -> Any:
+        """`(B, 1, positions, C)` of `(B, …, C)`."""
+        return x.reshape([0, 1, prod(x.shape[1:-1]), x.shape[-1]])
+
+
+def rows_of(layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> Any:
+    """What makes rows of a layer's inputs."""
+    return LinearRows() if layer.linear else Rows(layer.geometry, size, shared)
+
+
+def matrix_of(layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> Any:
+    """What makes rows or columns of a layer's inputs, whichever is faster."""
+    narrow = layer.channels_in <= _NARROW and layer.geometry.groups == 1
+    by_columns = not layer.linear and (narrow or not _moves(layer.geometry))
+    return Columns(layer.geometry, layer.channels_in) if by_columns else rows_of(layer, size, shared)
+
+
+class FoldedCells(Layer):
+    """What every fold of a KernelWarehouse layer holds; abstract.
+
+    Args:
+        layer: With its attention folded, and in the order of this module.
+    """
+
+    def __init__(self, layer: KwParameters) -> None:
+        super().__init__()
+        self.attention = ContrastAttention(layer)
+        self.linear, self.geometry, self.grid = layer.linear, layer.geometry, layer.grid
+        self.channels_out, (self.cell_count, self.cell_out, self.cell_in) = layer.channels_out, layer.cells.shape[:3]
+        self.bias = None
+        if layer.bias is not None:
+            constant(self, "bias", layer.bias)
+
+    def of_rows(self, y: Any, x: Any) -> Any:
+        """The output of `(B, blocks, positions, channels)`, for an input x."""
+        if self.linear:
+            y = y if y.shape[1] == 1 else y.transpose([0, 2, 1, 3])
+            return self.with_bias(y.reshape([0, *x.shape[1:-1], self.channels_out]))
+        return self.of_columns(y.transpose([0, 1, 3, 2]), x)
+
+    def of_columns(self, y: Any, x: Any) -> Any:
+        """The output of `(B, blocks, channels, positions)`, for an input x."""
+        size = output_size(self.geometry, x.shape[2:])
+        return self.with_bias(y.reshape([0, self.channels_out, *size]))
+
+    def with_bias(self, y: Any) -> Any:
+        """An output and the bias. It is added after the reshape: fused into a matmul, Paddle's oneDNN is slow."""
+        if self.bias is None:
+            return y
+        return y + (self.bias if self.linear else self.bias.reshape([1, -1, 1, 1]))
+
+
+class KernelPerSample(FoldedCells):
+    """A kernel per sample, mixed by one matmul, applied by another.
+
+    Args:
+        layer: As in FoldedCells.
+        size: Spatial size of the input.
+        shared: Holds the cells.
+    """
+
+    def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
+        super().__init__(layer)
+        # With an axis of one in front, onnxruntime keeps no second, packed copy of the cells for every layer.
+        shared.give(self, "cells", f"cells {layer.cells.name}", lambda: _lying(layer)[None].reshape(1, layer.experts, -1))
+        self.matrix = matrix_of(layer, size, shared)
+        self.depth = prod(layer.kernel_shape[1:])
+        self.cell_taps = prod(layer.cells.shape[3:])
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
+        kernels, matrix = self.kernels(self.attention(x)), self.matrix(x)
+        if self.matrix.by_rows:
+            return self.of_rows(paddle.matmul(matrix, kernels), x)
+        return self.of_columns(paddle.matmul(kernels, matrix, transpose_x=True), x)
+
+    def kernels(self, alpha: Any) -> Any:
+        """`(B, blocks, taps · C_in/g, C_out / blocks)` of α `(B, m, n)`; blocks are those of the grid, or groups."""
+        blocks = paddle.matmul(alpha.reshape([1, -1, self.cell_count]), self.cells)
+        if self.cell_taps > 1 and self.grid.in_ > 1:
+            cell = [self.cell_taps, self.cell_in * self.cell_out]
+            blocks = blocks.reshape([-1, self.grid.in_, *cell]).transpose([0, 2, 1, 3])
+        kernels = blocks.reshape([-1, self.grid.out, self.depth, self.cell_out])
+        groups = self.geometry.groups
+        if groups == 1:
+            return kernels
+        # A group's outputs may lie in several blocks, and a block's in several groups.
+        whole = kernels.transpose([0, 2, 1, 3]).reshape([0, self.depth, groups, self.channels_out // groups])
+        return whole.transpose([0, 2, 1, 3])
+
+
+class DepthwiseKernelPerSample(KernelPerSample):
+    """A kernel per sample and channel."""
+
+
+class MixedTaps(FoldedCells):
+    """The taps mixed before they meet the cells: `y = Σ_j E_j (Σ_i α_ij x_i)`, one matmul with a constant.
+
+    Args:
+        layer: As in FoldedCells; its cells are 1×1.
+        size: Spatial size of the input.
+        shared: Holds the table of positions.
+    """
+
+    def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
+        super().__init__(layer)
+        constant(self, "cells", _lying(layer).reshape(-1, self.cell_out))
+        self.rows = rows_of(layer, size, shared)
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
+        rows, grid = self.rows(x), self.grid
+        positions, taps = rows.shape[2], grid.spatial * grid.in_
+        alpha = self.attention(x).reshape([0, grid.out, 1, taps, self.cell_count])
+        mixed = paddle.matmul(alpha, rows.reshape([0, 1, positions, taps, self.cell_in]), transpose_x=True)
+        y = paddle.matmul(mixed.reshape([-1, self.cell_count * self.cell_in]), self.cells)
+        return self.of_rows(y.reshape([-1, grid.out, positions, self.cell_out]), x)
+
+
+class CellsFirst(FoldedCells):
+    """Every cell as a static 1×1 convolution of every input block, then α over the results, then the walk.
+
+    Args:
+        layer: As in FoldedCells; its cells are 1×1.
+        size: Spatial size of the input.
+    """
+
+    def __init__(self, layer: KwParameters, size: tuple[int, ...]) -> None:
+        super().__init__(layer)
+        constant(self, "cells", _lying(layer).reshape(-1, self.cell_in, self.cell_out))
+        self.moves = _moves(layer.geometry)
+        if self.moves:
+            taps, count = tap_table(layer.geometry, size), prod(size)
+            ends = np.arange(taps.shape[1]) * count
+            constant(self, "table", np.where(taps == count, taps.shape[1] * count, taps + ends).T.reshape(-1))
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
+        alpha, grid = self.attention(x), self.grid
+        rows = x if self.linear else x.flatten(2).transpose([0, 2, 1])
+        positions = prod(rows.shape[1:-1])
+        made = paddle.matmul(rows.reshape([1, -1, self.cell_in]), self.cells)
+        made = made.reshape([self.cell_count, -1, positions, grid.in_, self.cell_out]).transpose([1, 3, 0, 2, 4])
+        made = made.reshape([0, grid.in_ * self.cell_count, positions * self.cell_out])
+        alpha = alpha.reshape([0, grid.out * grid.spatial, grid.in_ * self.cell_count])
+        taps = paddle.matmul(alpha, made).reshape([0, grid.out, grid.spatial * positions, self.cell_out])
+        return self.of_rows(self._walk(taps) if self.moves else taps, x)
+
+    def _walk(self, taps: Any) -> Any:
+        """Sums `(B, blocks, positions', C_out)` of what taps `(B, blocks, taps · positions, C_out)` give."""
+        taps = paddle.concat([taps, paddle.zeros_like(taps[:, :, :1])], axis=2)
+        moved = paddle.gather(taps, self.table.astype("int32"), axis=2)
+        spatial = self.grid.spatial
+        return moved.reshape([0, self.grid.out, spatial, moved.shape[2] // spatial, self.cell_out]).sum(2)
+
+
+class StaticLinear(Layer):
+    """An ordinary linear layer.
+
+    Args:
+        weight: `(C_out, C_in)`.
+        bias: `(C_out,)`.
+    """
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        constant(self, "weight", weight.T)
+        constant(self, "bias", bias)
+
+    def forward(self, x: Any) -> Any:
+        """`(B, …, C_out)` of `(B, …, C_in)`."""
+        return functional.linear(x, self.weight, self.bias)
+
+
+def output_size(geometry: Geometry, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Spatial size of what a convolution makes of a map."""
+    walk = zip(size, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True)
+    return tuple((n + 2 * int(pad) - gap * (k - 1) - 1) // step + 1 for n, k, step, pad, gap in walk)
+
+
+def tap_table(geometry: Geometry, size: tuple[int, ...]) -> np.ndarray:
+    """`(H'·W', taps)`: which position of a map each tap reads; `H·W`, one past the last, where it reads padding."""
+    height, width = size
+    rows, columns = (_reads(geometry, axis, count) for axis, count in enumerate(output_size(geometry, size)))
+    inside = (rows >= 0) & (rows < height)
+    inside = inside[:, None, :, None] & ((columns >= 0) & (columns < width))[None, :, None, :]
+    positions = rows[:, None, :, None] * width + columns[None, :, None, :]
+    table: np.ndarray = np.where(inside, positions, height * width).reshape(-1, prod(geometry.kernel))
+    return table
+
+
+def _reads(geometry: Geometry, axis: int, count: int) -> np.ndarray:
+    """`(count, taps)`: the coordinates that an axis of the kernel reads for each coordinate of the output."""
+    start = np.arange(count) * geometry.stride[axis] - int(geometry.padding[axis])
+    reads: np.ndarray = start[:, None] + np.arange(geometry.kernel[axis]) * geometry.dilation[axis]
+    return reads
+
+
+def _moves(geometry: Geometry) -> bool:
+    """Whether a convolution reads other positions than those that it writes."""
+    return prod(geometry.kernel) * prod(geometry.stride) > 1 or any(geometry.padding)
+
+
+def _lying(layer: KwParameters) -> np.ndarray:
+    """The cells `(n, taps, C_in, C_out)`."""
+    cells = layer.cells.read()
+    return cells.reshape(*cells.shape[:3], -1).transpose(0, 3, 2, 1)

@@ -1,0 +1,182 @@
+"""Ways to compute `y = Σ_k a_k (W_k * x + b_k) + t`, whatever the weights `a_k` come from.
+
+- `mix-outputs`: convolution is linear in its kernel, so `y = Σ_k a_k y_k + t` with all `y_k = W_k * x + b_k` from one
+  convolution with K · C_out outputs. Arithmetic: K × the static convolution, plus the mixture of outputs.
+- `mix-inputs`: `a_k` is a scalar per sample, so `a_k (W_k * x) = W_k * (a_k x)`, and the sum over experts is one
+  convolution on `[a_1 x ‖ … ‖ a_K x]`; zero padding stays zero. Arithmetic: K × the static convolution.
+- `aggregate-kernel`: the definition itself, `(Σ_k a_k W_k) * x`, with the product over patches written as a batched
+  matmul, so that the batch stays free. Arithmetic: 1 × the static convolution, plus mixing K kernels per sample,
+  whatever the size of the map; memory for one kernel per sample. For a batch frozen to 1, and ONNX alone, the mixed
+  kernel goes into an ordinary convolution instead: Paddle Inference with oneDNN keeps the kernel of its first call for
+  all later ones, and answers wrongly from the second image on.
+- `mean-attention`: **lossy**. With `ā_k`, the mean of `a_k` over calibration images, in place of `a_k` the kernel
+  `Σ_k ā_k W_k` and the bias `Σ_k ā_k b_k + t` are constants of a static convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dyx.exporter import algebra
+from dyx.exporter.folded.constants import SharedConstants, StaticConv
+from dyx.exporter.folded.experts import AggregateKernel, ComputedKernel, MixInputs, MixOutputs
+from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+
+KERNELS_LIMIT_BYTES = 2**30
+"""How much memory one layer's per-sample kernels may take at the batch planned for."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A site as `y = Σ_k a_k (W_k * x + b_k) + t`, the batch norm after it included.
+
+    Attributes:
+        routing: What makes the weights `(B, K)` from x; None where the network hands them over beside x.
+        weight: `(K, C_out, C_in/g, h, w)`.
+        bias: `(K, C_out)` or None.
+        offset: t, `(C_out,)`, or None.
+    """
+
+    routing: Any
+    weight: np.ndarray
+    bias: np.ndarray | None
+    offset: np.ndarray | None
+
+
+def expert_rules(kind: str, mixture: Callable[[Site], Mixture]) -> tuple[FoldRule, ...]:
+    """The rules for one kind of layer.
+
+    Args:
+        kind: Kind of layer.
+        mixture: Reads a site whose `layer` is an `Experts`; called when a fold is built, not before.
+    """
+    strategies = {
+        "mix-outputs": _mix_outputs,
+        "mix-inputs": _mix_inputs,
+        "aggregate-kernel": _aggregate_kernel,
+        MEAN_ATTENTION: _mean_attention,
+    }
+
+    def rule(name: str, offer: Callable[..., Offer | Refusal]) -> FoldRule:
+        return FoldRule(f"{kind}/{name}", kind, lambda site, target: not_planar(site) or offer(site, target, mixture))
+
+    return tuple(rule(name, offer) for name, offer in strategies.items())
+
+
+def not_planar(site: Site) -> Refusal | None:
+    """A refusal of kernels that are not 2-D."""
+    axes = len(site.layer.geometry.kernel)
+    return None if axes == 2 else Refusal(f"its kernel has {axes} spatial axes; this rule folds 2")
+
+
+def convolution_macs(site: Site) -> int:
+    """Of the static convolution with one expert, per image."""
+    return int(prod(site.layer.weight.shape[1:]) * prod(site.output_shape[1:]))
+
+
+def over_memory(kernel: int, target: Target) -> Refusal | None:
+    """A refusal of per-sample kernels of this many floats that do not fit in memory at the batch planned for."""
+    memory = target.priced_batch * kernel * FLOAT_BYTES
+    if memory <= KERNELS_LIMIT_BYTES:
+        return None
+    mib, limit = memory // 2**20, KERNELS_LIMIT_BYTES // 2**20
+    return Refusal(f"one kernel per sample takes {mib} MiB at batch {target.priced_batch}, over {limit} MiB")
+
+
+def _bias_floats(site: Site) -> int:
+    """What adding a mixed bias moves: the output is read and written once more."""
+    return 0 if site.layer.bias is None and site.affine is None else 2 * prod(site.output_shape)
+
+
+def _mix_outputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
+    layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
+    macs = layer.experts * (convolution_macs(site) + outputs)
+    floats = inputs + (2 * layer.experts + 1) * outputs + layer.weight.size / target.priced_batch
+
+    def build(_: SharedConstants) -> MixOutputs:
+        mixed, groups = mixture(site), layer.geometry.groups
+        bias = None if mixed.bias is None else algebra.bias_as_outputs(mixed.bias, groups)
+        weight = algebra.experts_as_outputs(mixed.weight, groups)
+        return MixOutputs(mixed.routing, weight, bias, mixed.offset, layer.geometry)
+
+    return Offer(
+        Cost(macs, int(FLOAT_BYTES * floats)), "conv of K·C_out outputs, matmul over experts", build, site.norm
+    )
+
+
+def _mix_inputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
+    layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
+    macs = layer.experts * (convolution_macs(site) + inputs)
+    floats = (2 * layer.experts + 1) * inputs + outputs + _bias_floats(site) + layer.weight.size / target.priced_batch
+
+    def build(_: SharedConstants) -> MixInputs:
+        mixed = mixture(site)
+        weight = algebra.experts_as_inputs(mixed.weight, layer.geometry.groups)
+        return MixInputs(mixed.routing, weight, mixed.bias, mixed.offset, layer.geometry)
+
+    return Offer(Cost(macs, int(FLOAT_BYTES * floats)), "conv on K scaled copies of the input", build, site.norm)
+
+
+def _aggregate_kernel(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:
+    if target.batch == 1 and "paddle" not in target.formats:
+        return _computed_kernel(site, mixture)
+    return over_memory(prod(site.layer.weight.shape[1:]), target) or _batched_matmul(site, target, mixture)
+
+
+def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
+    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
+    floats = prod(site.input_shape) + prod(site.output_shape) + _bias_floats(site) + layer.weight.size + 2 * kernel
+
+    def build(_: SharedConstants) -> ComputedKernel:
+        mixed = mixture(site)
+        return ComputedKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, layer.geometry)
+
+    cost = Cost(convolution_macs(site) + layer.weight.size, FLOAT_BYTES * floats)
+    return Offer(cost, "convolution with a computed kernel (batch 1)", build, site.norm, computed_kernel=True)
+
+
+def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
+    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
+    taps = prod(layer.geometry.kernel)
+    patches = layer.channels_in * taps * prod(site.output_shape[1:])
+    floats = prod(site.input_shape) + 2 * patches + 2 * kernel + prod(site.output_shape) + _bias_floats(site)
+
+    def build(_: SharedConstants) -> AggregateKernel:
+        mixed = mixture(site)
+        return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, layer.geometry)
+
+    cost = Cost(
+        convolution_macs(site) + layer.weight.size + patches * taps,
+        int(FLOAT_BYTES * (floats + layer.weight.size / target.priced_batch)),
+    )
+    return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm)
+
+
+def _mean_attention(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:
+    if site.mean_attention is None:
+        return NOT_CALIBRATED
+    (attention,) = site.mean_attention
+
+    def build(_: SharedConstants) -> StaticConv:
+        mixed = mixture(site)
+        bias = 0.0 if mixed.bias is None else attention @ mixed.bias
+        bias = bias + (np.zeros(site.layer.channels_out) if mixed.offset is None else mixed.offset)
+        return StaticConv(np.tensordot(attention, mixed.weight, 1), bias, site.layer.geometry)
+
+    return Offer(static_cost(site, target), "static conv at the mean attention", build, site.norm, lossy=True)
+
+
+NOT_CALIBRATED = Refusal("it needs calibration images (--calibrate)")
+"""Of every rule that fixes attention at its mean."""
+
+
+def static_cost(site: Site, target: Target) -> Cost:
+    """Of one static convolution in a site's place."""
+    kernel = prod(site.layer.weight.shape[1:]) / target.priced_batch
+    floats = prod(site.input_shape) + prod(site.output_shape) + kernel
+    return Cost(convolution_macs(site), int(FLOAT_BYTES * floats))
