@@ -1,7 +1,8 @@
 """Reading state dicts without running code.
 
 A `.pdparams` is a pickle, and a pickle names functions to call. Here only those that rebuild arrays and plain
-containers are known; whatever else a file names is refused before anything is called.
+containers are known; whatever else a file names is refused before anything is called. The pickle in a `.pth` is read
+by `torch_pickle.py`, which also calls nothing.
 """
 
 from __future__ import annotations
@@ -13,17 +14,36 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from dyx.bundle import sha256
 from dyx.errors import CheckpointNotFinite, CheckpointUnreadable, CheckpointUnsafe, PackageMissing
+from dyx.torch_checkpoint import SUFFIXES as TORCH_SUFFIXES
+from dyx.torch_checkpoint import read_torch
 
 NAME_TABLE = "StructuredToParameterName@@"
 PIECES = "UnpackBigParamInfor@@"
 
+COUNTER = "num_batches_tracked"
+"""What torch's batch norms count. No forward in eval mode needs it."""
+
 _ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")
+
+_SAFETENSORS_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",  # numpy has none; Paddle too stores it as uint16
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
+}
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
@@ -78,20 +98,31 @@ class Checkpoint:
     Attributes:
         path: The file.
         sha256: Of the file.
-        arrays: Key to float32 array.
+        arrays: Key to float32 array, in the names and layouts of the file.
         notes: What was changed on reading, in words ("12 tensors widened from bfloat16").
+        framework: `"paddle"` or `"torch"`, which wrote it; empty where the file does not say.
     """
 
     path: Path
     sha256: str
     arrays: Mapping[str, np.ndarray]
     notes: tuple[str, ...]
+    framework: str = ""
+
+
+class _Content(NamedTuple):
+    """What a file holds: arrays of any dtype (bfloat16 as uint16), the framework, notes."""
+
+    arrays: dict[str, np.ndarray]
+    framework: str
+    notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """The state dict in a `.pdparams` or `.safetensors`, floats as float32.
+    """The state dict in a `.pdparams`, `.pth`, `.pt` or `.safetensors`, floats as float32.
 
-    bfloat16 is widened; Paddle's name table is dropped; tensors that Paddle had split are joined.
+    bfloat16 is widened; Paddle's name table and torch's batch counters are dropped; tensors that Paddle had split are
+    joined; the state dict of a torch training run is taken out of what is wrapped around it.
 
     Raises:
         CheckpointUnreadable: Missing, empty, truncated, another format.
@@ -100,16 +131,29 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """
     file = Path(path)
     _check_present(file)
-    arrays = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    content = _read(file)
+    arrays = {key: array for key, array in content.arrays.items() if key.rpartition(".")[2] != COUNTER}
     state = {key: _as_float32(file, key, array) for key, array in arrays.items()}
     _check_finite(file, state)
-    return Checkpoint(file, sha256(file), state, _conversions(arrays))
+    counters = len(content.arrays) - len(arrays)
+    dropped = (f"{counters} batch counters dropped",) if counters else ()
+    notes = (*content.notes, *_conversions(arrays, content.framework), *dropped)
+    return Checkpoint(file, sha256(file), state, notes, content.framework)
 
 
-def _conversions(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+def _read(path: Path) -> _Content:
+    if path.suffix in TORCH_SUFFIXES:
+        arrays, notes = read_torch(path)
+        return _Content(arrays, "torch", notes)
+    if zipfile.is_zipfile(path):
+        raise CheckpointUnreadable(path, "it is a zip archive; a PyTorch checkpoint must be named .pth or .pt")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _Content(_read_pickle(path), "paddle")
+
+
+def _conversions(arrays: Mapping[str, np.ndarray], framework: str) -> tuple[str, ...]:
     """One sentence per dtype that was not float32."""
-    counts = Counter(str(array.dtype) for array in arrays.values() if array.dtype != np.float32)
-    names = {"uint16": "bfloat16 (stored as bare uint16)"}
+    counts = Counter(array.dtype.name for array in arrays.values() if array.dtype != np.float32)
+    names = {"uint16": "bfloat16 (stored as bare uint16)" if framework == "paddle" else "bfloat16"}
     return tuple(f"{count} tensors converted from {names.get(kind, kind)} to float32" for kind, count in counts.items())
 
 
@@ -118,8 +162,6 @@ def _check_present(path: Path) -> None:
         raise CheckpointUnreadable(path, "there is no such file" if not path.exists() else "it is a folder")
     if path.stat().st_size == 0:
         raise CheckpointUnreadable(path, "the file is empty")
-    if zipfile.is_zipfile(path):
-        raise CheckpointUnreadable(path, "it is a zip archive (a PyTorch checkpoint?)")
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
@@ -152,27 +194,40 @@ def _joined(path: Path, content: dict[Any, Any]) -> dict[str, np.ndarray]:
     return {str(key): value for key, value in content.items()}
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> _Content:
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError, deserialize, safe_open
     except ModuleNotFoundError as error:
         raise PackageMissing("safetensors", "paddle") from error
     try:
+        # Paddle's own save_file leaves the header without metadata, and so may torch's.
         with safe_open(path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, TypeError, AttributeError, OSError) as error:
+            framework = {"pt": "torch", "pd": "paddle"}.get((file.metadata() or {}).get("format", ""), "")
+        # Tensors as bytes: the package's numpy reader knows no bfloat16.
+        tensors = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call] # its stub has no types
+    except (SafetensorError, OSError) as error:
         raise CheckpointUnreadable(path, f"it is no usable safetensors file ({error})") from error
+    return _Content({key: _decoded(path, key, tensor) for key, tensor in tensors.items()}, framework)
+
+
+def _decoded(path: Path, key: str, tensor: Mapping[str, Any]) -> np.ndarray:
+    if tensor["dtype"] not in _SAFETENSORS_DTYPES:
+        raise CheckpointUnreadable(path, _wrong_dtype(key, tensor["dtype"]))
+    array: np.ndarray = np.frombuffer(tensor["data"], _SAFETENSORS_DTYPES[tensor["dtype"]])
+    return array.reshape(tensor["shape"])
 
 
 def _as_float32(path: Path, key: str, array: np.ndarray) -> np.ndarray:
-    """Floats as float32. Paddle stores bfloat16 as bare uint16 and fp8 as int8: widen the first, refuse the second."""
-    if array.dtype == np.uint16:
+    """Floats as float32. bfloat16 comes as uint16; Paddle stores fp8 as int8: widen the first, refuse the second."""
+    if array.dtype.name == "uint16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
-        return array.astype(np.float32)
-    raise CheckpointUnreadable(
-        path, f"{key} has dtype {array.dtype}; weights are float32, float64, float16 or bfloat16"
-    )
+        return array.astype(np.float32, order="C", copy=False)
+    raise CheckpointUnreadable(path, _wrong_dtype(key, array.dtype))
+
+
+def _wrong_dtype(key: str, dtype: object) -> str:
+    return f"{key} has dtype {dtype}; weights are float32, float64, float16 or bfloat16"
 
 
 def _check_finite(path: Path, state: Mapping[str, np.ndarray]) -> None:

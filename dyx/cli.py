@@ -34,7 +34,7 @@ Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of tables.")]
 Weights = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help=".pdparams or .safetensors; without it, seeded untrained weights."),
+    typer.Option(metavar="FILE", help=".pdparams, .safetensors or .pth; without it, seeded untrained weights."),
 ]
 Temperature = Annotated[
     float | None,

@@ -128,7 +128,7 @@ class CheckpointUnreadable(CheckpointError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
             f"cannot read checkpoint {path}: {reason}",
-            "give a .pdparams written by paddle.save(model.state_dict(), …), or a .safetensors",
+            "give a .pdparams or .pth with the state dict that paddle.save or torch.save wrote, or a .safetensors",
         )
 
 
@@ -146,7 +146,15 @@ class CheckpointUnsafe(CheckpointError):
 class CheckpointMismatch(CheckpointError):
     """A checkpoint's keys or shapes are not the network's; all of them are listed at once."""
 
-    def __init__(self, path: Path, missing: Sequence[str], extra: Sequence[str], misshapen: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        missing: Sequence[str],
+        extra: Sequence[str],
+        misshapen: Mapping[str, str],
+        looks_like: Sequence[str] = (),
+        numbers: int = 0,
+    ) -> None:
         parts = []
         if missing:
             parts.append(f"missing: {', '.join(missing)}")
@@ -154,13 +162,17 @@ class CheckpointMismatch(CheckpointError):
             parts.append(f"not in the network: {', '.join(extra)}")
         if misshapen:
             parts.append("of another shape: " + ", ".join(f"{key} {text}" for key, text in misshapen.items()))
-        super().__init__(
-            f"checkpoint {path} does not fit the network; {'; '.join(parts)}",
-            "is this the checkpoint of another network, number of experts or number of classes?",
-        )
+        guess = "is this the checkpoint of another network, number of experts or number of classes?"
+        if looks_like:
+            guess = (
+                f"it looks like a checkpoint of {' or '.join(looks_like)}"
+                f" (its {numbers:,} numbers are exactly that network's)"
+            )
+        super().__init__(f"checkpoint {path} does not fit the network; {'; '.join(parts)}", guess)
         self.missing = tuple(missing)
         self.extra = tuple(extra)
         self.misshapen = dict(misshapen)
+        self.looks_like = tuple(looks_like)
 
 
 class CheckpointNotFinite(CheckpointError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 from collections import OrderedDict
@@ -18,6 +20,9 @@ from safetensors.numpy import save_file
 from dyx.bundle import sha256
 from dyx.checkpoint import read_checkpoint
 from dyx.errors import CheckpointNotFinite, CheckpointUnreadable, CheckpointUnsafe
+
+WRITER = runpy.run_path(str(Path(__file__).parent / "data" / "torch_writer.py"))
+tensors, write_zip = WRITER["tensors"], WRITER["write_zip"]
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float32([1.5, -2])}
 
@@ -50,7 +55,7 @@ def test_file_of_paddle_save_loads(tmp_path: Path, protocol: int) -> None:
     paddle.save({key: paddle.to_tensor(array) for key, array in ARRAYS.items()}, str(path), protocol=protocol)
     got = read_checkpoint(path)
     assert_same(got.arrays, ARRAYS)
-    assert (got.sha256, got.notes) == (sha256(path), ())
+    assert (got.sha256, got.notes, got.framework) == (sha256(path), (), "paddle")
 
 
 def test_state_dict_of_a_layer_loads(tmp_path: Path) -> None:
@@ -98,10 +103,115 @@ def test_float64_and_float16_become_float32_and_are_said(tmp_path: Path) -> None
     assert len(got.notes) == 2
 
 
-def test_safetensors_load(tmp_path: Path) -> None:
-    save_file(ARRAYS, tmp_path / "x.safetensors")
-    got = read_checkpoint(tmp_path / "x.safetensors").arrays
-    assert_same({key: got[key] for key in ARRAYS}, ARRAYS)
+@pytest.mark.parametrize(
+    ("metadata", "framework"),
+    [(None, ""), ({"format": "pt"}, "torch"), ({"format": "pd"}, "paddle"), ({"format": "np"}, ""), ({"a": "b"}, "")],
+)
+def test_safetensors_load(tmp_path: Path, metadata: dict[str, str] | None, framework: str) -> None:
+    save_file(ARRAYS, tmp_path / "x.safetensors", metadata)
+    got = read_checkpoint(tmp_path / "x.safetensors")
+    assert_same({key: got.arrays[key] for key in ARRAYS}, ARRAYS)
+    assert (got.framework, got.notes) == (framework, ())
+
+
+def packed(dtype: str, content: bytes, shape: list[int]) -> bytes:
+    """A safetensors file with one tensor, of a dtype that numpy may not have."""
+    header = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, len(content)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + content
+
+
+def test_bfloat16_of_safetensors_is_widened_and_said(tmp_path: Path) -> None:
+    values = np.float32([[1.5], [-3.0], [0.15625]])
+    content = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    (tmp_path / "x.safetensors").write_bytes(packed("BF16", content, [3, 1]))
+    got = read_checkpoint(tmp_path / "x.safetensors")
+    assert_same(got.arrays, {"w": values})
+    assert got.notes == ("1 tensors converted from bfloat16 to float32",)
+
+
+@pytest.mark.parametrize(("dtype", "size", "said"), [("F8_E4M3", 1, "F8_E4M3"), ("I64", 8, "int64")])
+def test_safetensors_of_other_dtypes_are_refused(tmp_path: Path, dtype: str, size: int, said: str) -> None:
+    (tmp_path / "x.safetensors").write_bytes(packed(dtype, bytes(size), [1]))
+    with pytest.raises(CheckpointUnreadable, match=f"w has dtype {said}; weights are float32"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.pth.tar"])
+def test_torch_files_load_as_float32_without_their_counters(tmp_path: Path, name: str) -> None:
+    kinds = {"half": np.float16([0.5]), "double": np.float64([0.1]), "bfloat16": np.uint16([0x3FC0])}
+    counters = {"bn.num_batches_tracked": np.array(3), "num_batches_tracked": np.array(3)}
+    got = read_checkpoint(write_zip(tmp_path / name, {"net": tensors(ARRAYS | kinds | counters), "epoch": 3}))
+    assert_same(
+        got.arrays, ARRAYS | {key: np.float32([value]) for key, value in zip(kinds, (0.5, 0.1, 1.5), strict=True)}
+    )
+    assert got.framework == "torch"
+    assert got.notes == (
+        "state dict taken from 'net'; beside it: epoch",
+        "1 tensors converted from float16 to float32",
+        "1 tensors converted from float64 to float32",
+        "1 tensors converted from bfloat16 to float32",
+        "2 batch counters dropped",
+    )
+
+
+def test_real_torch_file_loads(tmp_path: Path) -> None:
+    got = read_checkpoint(Path(__file__).parent / "data" / "torch" / "run.pth")
+    assert len(got.arrays) == 8
+    assert {array.dtype.name for array in got.arrays.values()} == {"float32"}
+    assert got.notes[-1] == "1 batch counters dropped"
+
+
+def test_other_integers_of_a_torch_file_are_refused(tmp_path: Path) -> None:
+    state = {"w": np.float32([1]), "positions": np.arange(3), "my_num_batches_tracked": np.arange(3)}
+    with pytest.raises(CheckpointUnreadable, match="positions has dtype int64"):
+        read_checkpoint(write_zip(tmp_path / "x.pth", tensors(state)))
+    del state["positions"]
+    with pytest.raises(CheckpointUnreadable, match="my_num_batches_tracked has dtype int64"):
+        read_checkpoint(write_zip(tmp_path / "x.pth", tensors(state)))
+
+
+def test_views_of_a_torch_file_come_row_by_row(tmp_path: Path) -> None:
+    stored = WRITER["Stored"]("0", np.arange(6, dtype=np.float32))
+    state = {"w": WRITER["view"](stored, 0, (3, 2), (1, 3))}
+    got = read_checkpoint(write_zip(tmp_path / "x.pth", state)).arrays["w"]
+    assert got.flags.c_contiguous
+    np.testing.assert_array_equal(got, [[0, 3], [1, 4], [2, 5]])
+
+
+def test_torch_files_under_another_name_are_told_of(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointUnreadable, match=r"a PyTorch checkpoint must be named \.pth or \.pt"):
+        read_checkpoint(write_zip(tmp_path / "x.pdparams", tensors(ARRAYS)))
+
+
+def test_nan_of_a_torch_file_is_found_in_the_state_dict_alone(tmp_path: Path) -> None:
+    bad = {"b": WRITER["view"](WRITER["Stored"]("9", np.float32([np.nan])), 0, (1,), (1,))}
+    read_checkpoint(write_zip(tmp_path / "x.pth", {"net": tensors(ARRAYS), "optimizer": bad}))
+    with pytest.raises(CheckpointNotFinite, match=r"b \(1 values\)"):
+        read_checkpoint(write_zip(tmp_path / "x.pth", {"net": bad}))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file"),
+        (b"", "the file is empty"),
+        (b"not a checkpoint at all", "it is truncated or damaged, or torch.save did not write it"),
+    ],
+    ids=["missing", "empty", "garbage"],
+)
+def test_unreadable_torch_files(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(CheckpointUnreadable, match=words) as caught:
+        read_checkpoint(tmp_path / "x.pth")
+    assert ".pdparams or .pth" in caught.value.hint
+
+
+def test_code_in_a_torch_file_is_refused(tmp_path: Path) -> None:
+    evil = WRITER["Called"](WRITER["Name"]("posix", "system"), (f"touch {tmp_path / 'code-ran'}",))
+    with pytest.raises(CheckpointUnsafe, match=r"it refers to posix\.system"):
+        read_checkpoint(write_zip(tmp_path / "x.pth", {"net": tensors(ARRAYS), "args": evil}))
+    assert not (tmp_path / "code-ran").exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

@@ -186,8 +186,8 @@ def _fill(source: Source, settings: ExportSettings) -> tuple[Checkpoint | None, 
         draw_weights(source.network, source.shape, settings.seed)
         return None, [f"untrained: weights drawn from seed {settings.seed}; predictions mean nothing"]
     checkpoint = read_checkpoint(settings.weights)
-    load_weights(source.network, checkpoint)
-    return checkpoint, list(checkpoint.notes)
+    mapped = load_weights(source.network, checkpoint)
+    return checkpoint, [*checkpoint.notes, *mapped]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ ECA_KERNEL = {48: 3, 128: 3, 192: 5}
 """Channels → k of the gate behind them."""
 
 
+def _batch_norm(channels: int) -> Any:
+    return nn.BatchNorm2D(channels)
+
+
 def _conv3x3(channels_in: int, channels_out: int) -> Any:
     return nn.Conv2D(channels_in, channels_out, 3, padding=1)
 
@@ -72,13 +76,13 @@ def alexnet() -> AlexNet:
 
 def alexnet_bn() -> AlexNet:
     """AlexNet with batch norm, the baseline of AlexNet-DY: 7,526,794 parameters."""
-    return AlexNet(nn.BatchNorm2D)
+    return AlexNet(_batch_norm)
 
 
 def alexnet_dy() -> AlexNet:
     """AlexNet with batch norm whose three 3×3 convolutions are dynamic, two experts each: 8,324,368 parameters."""
     return AlexNet(
-        nn.BatchNorm2D,
+        _batch_norm,
         lambda channels_in, channels_out: DYConv2D(channels_in, channels_out, 3, padding=1, num_experts=EXPERTS),
     )
 
