@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test slow check clean
+.PHONY: demo test slow bench check clean
 
 demo: $(READY) ## Export alexnet-dy and its baseline, check, benchmark at batch 512, predict on real images.
 	$(BIN)/python examples/01_main_job.py
@@ -17,6 +17,12 @@ test: $(READY) ## Every test but the slow ones.
 
 slow: $(READY) ## The slow tests alone.
 	$(BIN)/python -m pytest -m slow
+
+bench: $(READY) ## The recorded benchmarks, then the pages made from them: an hour, on a quiet machine.
+	$(BIN)/python benchmarks/gates.py
+	$(BIN)/python benchmarks/kw_against_frozen.py
+	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/models_page.py
 
 check: $(READY) ## Format, lint, types, layer rule.
 	$(BIN)/ruff format --check .

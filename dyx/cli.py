@@ -105,13 +105,11 @@ def options(
 
 @app.command()
 def models(as_json: Json = False) -> None:
-    """List the reference models: name, layers, parameters, input, baseline, paper."""
-    from dataclasses import asdict
-
+    """List the reference models: name, layers, parameters, input, baseline; with --json also paper and accuracy."""
     from dyx.zoo import MODELS
 
     if as_json:
-        return _print_json([asdict(model) for model in MODELS])
+        return _print_json([model.to_json() for model in MODELS])
     from dyx.tables import models_table
 
     return console.stdout().print(models_table(MODELS))

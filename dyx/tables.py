@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 def models_table(models: Iterable[Model]) -> Table:
     """One row per reference model."""
     rows = (
-        (row.name, row.layers, f"{row.parameters:,}", "×".join(map(str, row.shape)), row.baseline or "–", row.paper)
+        (row.name, row.layers, f"{row.parameters / 1e6:.2f}M", str(row.shape[-1]), row.baseline or "–")
         for row in models
     )
-    return _table(("name", "layers", "parameters", "input", "baseline", "paper"), rows, right=("parameters",))
+    table = _table(("name", "layers", "params", "side", "baseline"), rows, right=("params", "side"))
+    table.columns[0].no_wrap = True
+    table.caption = "side: of the square input, in pixels; --json: papers and published accuracy too"
+    return table
 
 
 def plan_table(plan: Mapping[str, Any]) -> RenderableType:

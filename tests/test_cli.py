@@ -20,10 +20,14 @@ MODELS = ("alexnet-bn", "alexnet-dy")
 def test_models_are_listed(run_dyx: Any) -> None:
     ran = run_dyx("models")
     assert ran.code == 0
-    for words in ("alexnet-dy", "8,324,368", "alexnet-bn", "7,526,794", "3×128×128", "CVPR"):
+    for words in ("alexnet-dy", "8.32M", "alexnet-bn", "7.53M", "128", "condconv8x-mobilenetv2-100", "102.07M"):
         assert words in ran.out
-    listed = json.loads(run_dyx("models", "--json").out)
-    assert {entry["name"]: entry["parameters"] for entry in listed}["alexnet-dy"] == 8_324_368
+    listed = {entry["name"]: entry for entry in json.loads(run_dyx("models", "--json").out)}
+    assert listed["alexnet-dy"]["parameters"] == 8_324_368
+    assert listed["alexnet-dy"]["shape"] == [3, 128, 128]
+    assert listed["kw1x-resnet18"]["top1"] == 74.77
+    assert listed["kw1x-resnet18"]["top1_source"] == "KernelWarehouse's README, 300 epochs"
+    assert listed["odconv2x-resnet18"]["top1"] is None
 
 
 def test_plan_shows_rules_costs_and_reasons(run_dyx: Any) -> None:

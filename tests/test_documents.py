@@ -88,12 +88,26 @@ def test_ratios_of_the_readme_are_the_recorded_ones() -> None:
     }
 
 
+def test_rules_of_the_readme_are_all_that_there_are() -> None:
+    from dyx.exporter.rules import RULES
+
+    named = set(re.findall(r"`([a-z]+/[a-z-]+)`", README))
+    assert named == {rule.id for rule in RULES if not rule.id.endswith("/mean-attention")}
+
+
+def test_page_of_models_is_what_its_script_writes() -> None:
+    """The page comes from the table of models and the record; neither can drift from it."""
+    command = [sys.executable, "-c", "from models_page import page; print(page(), end='')"]
+    written = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "models.md").read_text() == written
+
+
 @pytest.mark.skipif(not TRACKED, reason="not a git checkout")
 def test_no_registry_address_and_no_absolute_path_is_committed() -> None:
     strange = re.compile(r"(--|extra-)index-url|find-links|(^|[\s\"'=(])/(home|root|tmp|Users|work)/\w")
     for name in TRACKED:
         path = ROOT / name
-        if path.suffix in (".npz", ".png") or path == Path(__file__) or not path.is_file():
+        if path.suffix in (".npz", ".png", ".pth") or path == Path(__file__) or not path.is_file():
             continue
         found = [line for line in path.read_text().splitlines() if strange.search(line)]
         assert not found, (name, found[:3])

@@ -40,6 +40,22 @@ class Model:
         """Where it comes from."""
         return PAPERS[self.builder]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `dyx models --json` prints of it."""
+        top1, source = PUBLISHED.get(self.name, (None, None))
+        return {
+            "name": self.name,
+            "layers": self.layers,
+            "parameters": self.parameters,
+            "data": self.data.name,
+            "shape": list(self.shape),
+            "classes": len(self.labels),
+            "baseline": self.baseline,
+            "paper": self.paper,
+            "top1": top1,
+            "top1_source": source,
+        }
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Input `(channels, height, width)`."""
@@ -64,19 +80,19 @@ _DY = "dyx.zoo.dynamic_conv:dynamic_conv"
 
 # fmt: off
 MODELS: tuple[Model, ...] = (
-    Model("alexnet", _ALEX + "alexnet", (), 7_524_042, "5 conv, 3 fc", None, CIFAR10_GATES, True),
-    Model("alexnet-bn", _ALEX + "alexnet_bn", (), 7_526_794, "5 conv + BN, 3 fc", None, CIFAR10, True),
-    Model("alexnet-dy", _ALEX + "alexnet_dy", (), 8_324_368, "conv, 3 dynamic (K=2), fc", "alexnet-bn", CIFAR10, True),
-    Model("alexnet-eca", _ALEX + "alexnet_eca", (), 7_524_061, "conv, ECA, fc", "alexnet", CIFAR10_GATES, True),
-    Model("alexnet-na", _ALEX + "alexnet_na", (), 7_524_052, "conv, NA, fc", "alexnet", CIFAR10_GATES, True),
-    Model("alexnet-nanet", _ALEX + "alexnet_nanet", (), 7_524_052, "conv, NANet, fc", "alexnet", CIFAR10_GATES, True),
+    Model("alexnet", _ALEX + "alexnet", (), 7_524_042, "5 conv", None, CIFAR10_GATES, True),
+    Model("alexnet-bn", _ALEX + "alexnet_bn", (), 7_526_794, "5 conv + BN", None, CIFAR10, True),
+    Model("alexnet-dy", _ALEX + "alexnet_dy", (), 8_324_368, "3 dynamic (K=2)", "alexnet-bn", CIFAR10, True),
+    Model("alexnet-eca", _ALEX + "alexnet_eca", (), 7_524_061, "5 conv + ECA", "alexnet", CIFAR10_GATES, True),
+    Model("alexnet-na", _ALEX + "alexnet_na", (), 7_524_052, "5 conv + NA", "alexnet", CIFAR10_GATES, True),
+    Model("alexnet-nanet", _ALEX + "alexnet_nanet", (), 7_524_052, "5 conv + NANet", "alexnet", CIFAR10_GATES, True),
     Model("resnet18-cifar", "dyx.zoo.resnet:resnet18_cifar", (), 11_237_412, "20 conv + BN", None, CIFAR100),
     Model("resnet18-na", "dyx.zoo.resnet:resnet18_na", (), 11_237_428, "conv + BN, 8 NA", "resnet18-cifar", CIFAR100),
     Model("resnet18", "dyx.zoo.resnet:resnet18", (), 11_699_112, "20 conv + BN"),
     Model("resnet50", "dyx.zoo.resnet:resnet50", (), 25_610_152, "53 conv + BN"),
     Model("mobilenetv2-100", "dyx.zoo.mobilenetv2:mobilenetv2", (1.0,), 3_538_984, "52 conv + BN"),
     Model("mobilenetv2-050", "dyx.zoo.mobilenetv2:mobilenetv2", (0.5,), 1_987_224, "52 conv + BN"),
-    Model("mobilenetv3-small", "dyx.zoo.mobilenetv3:mobilenetv3_small", (), 2_554_968, "34 conv + BN, 9 SE"),
+    Model("mobilenetv3-small", "dyx.zoo.mobilenetv3:mobilenetv3_small", (), 2_554_968, "conv + BN, 9 SE"),
     Model("convnext-tiny", "dyx.zoo.convnext:convnext_tiny", (), 28_589_128, "58 conv + LN"),
     Model("kw1d4x-resnet18", _KW, ("resnet18", "1d4x"), 4_042_072, "19 KW conv", "resnet18"),
     Model("kw1d2x-resnet18", _KW, ("resnet18", "1d2x"), 7_441_348, "19 KW conv", "resnet18"),
@@ -105,7 +121,7 @@ MODELS: tuple[Model, ...] = (
     Model("odconv1x-mobilenetv2-050", _OD, ("mobilenetv2-050", 1), 2_445_905, "51 ODConv (K=1)", "mobilenetv2-050"),
     Model("odconv2x-mobilenetv2-050", _OD, ("mobilenetv2-050", 2), 3_116_535, "51 ODConv (K=2)", "mobilenetv2-050"),
     Model("odconv4x-mobilenetv2-050", _OD, ("mobilenetv2-050", 4), 4_455_869, "51 ODConv (K=4)", "mobilenetv2-050"),
-    Model("condconv8x-mobilenetv2-100", _CC, (), 22_911_608, "18 CondConv (K=8) and its classifier", "mobilenetv2-100"),
+    Model("condconv8x-mobilenetv2-100", _CC, (), 22_911_608, "CondConv (K=8)", "mobilenetv2-100"),
     Model("dy4x-resnet18", _DY, ("resnet18",), 45_484_608, "19 dynamic (K=4)", "resnet18"),
     Model("dy4x-resnet50", _DY, ("resnet50",), 100_948_296, "52 dynamic (K=4)", "resnet50"),
     Model("dy4x-mobilenetv2-100", _DY, ("mobilenetv2-100",), 11_183_848, "50 dynamic (K=4)", "mobilenetv2-100"),

@@ -104,3 +104,55 @@ def test_output_that_is_no_logits_is_refused() -> None:
     net.eval()
     with pytest.raises(ModelUnusable, match="returns a tuple, not one tensor"):
         trace_sites(net.to(dtype="float64"), np.zeros((2, 4, 8, 8)), "net")
+
+
+class Chain(nn.Layer):
+    """Convolution, dynamic convolution, ReLU, max pool, then whatever `wire` adds."""
+
+    def __init__(self, wire: Any) -> None:
+        super().__init__()
+        self.pool, self.relu = nn.MaxPool2D(2), nn.ReLU()
+        self.dynamic = DYConv2D(4, 6, 3, padding=1, num_experts=2)
+        self.conv, self.last = nn.Conv2D(3, 4, 1), DYConv2D(6, 6, 1, num_experts=2)
+        self.wire = wire
+
+    def forward(self, x: Any) -> Any:
+        return self.wire(self, x).mean([2, 3])
+
+
+def chain(wire: Any) -> Any:
+    net = Chain(wire)
+    net.eval()
+    trace = trace_sites(net.to(dtype="float64"), np.random.default_rng(0).standard_normal((2, 3, 8, 8)), "net")
+    return trace, {site.path: site for site in trace.sites}
+
+
+def test_convolution_before_and_relu_and_pool_after() -> None:
+    trace, sites = chain(lambda net, x: net.last(net.pool(net.relu(net.dynamic(net.conv(x))))))
+    site = sites["dynamic"]
+    assert site.before is not None
+    assert (site.before.path, site.before.kind) == ("conv", "conv")
+    assert [(found.path, found.kind) for found in site.after] == [("relu", "relu"), ("pool", "max-pool")]
+    assert site.norm == ()
+    assert trace.inputs["conv"][0].shape == (2, 3, 8, 8), "what a fold into the convolution before is checked on"
+    assert sites["last"].before is None
+    assert sites["last"].after == ()
+
+
+@pytest.mark.parametrize(
+    ("wire", "before", "after"),
+    [
+        (lambda net, x: net.last(net.pool(net.relu(net.dynamic(net.conv(net.relu(x)))))), "conv", []),
+        (lambda net, x: net.last(net.pool((y := net.relu(net.dynamic(net.conv(x)))) + 0 * y)), "conv", ["relu"]),
+        (lambda net, x: net.pool(y := net.relu(net.dynamic(net.conv(x)))) + 0.1 * y.max(), "conv", ["relu"]),
+        (lambda net, x: net.pool(net.relu(net.dynamic(y := net.conv(x)))) + 0.1 * y.max(), "", ["relu", "pool"]),
+        (lambda net, x: net.relu(net.pool(net.dynamic(net.conv(x)))), "conv", ["pool"]),
+    ],
+    ids=["relu called twice", "function between", "pool is not alone", "layer is not alone", "pool before relu"],
+)
+def test_neighbours_end_where_somebody_else_listens(wire: Any, before: str, after: list[str]) -> None:
+    """One bad link among good ones is found, and the good ones stay."""
+    _, sites = chain(wire)
+    site = sites["dynamic"]
+    assert (site.before.path if site.before else "") == before
+    assert [found.path for found in site.after] == after

@@ -1,0 +1,83 @@
+"""Every reference model against its baseline, on the CPU: exports both, proves them, and lets them take turns.
+
+    python benchmarks/zoo.py [--batch 8] [--seconds 3] [--backend onnxruntime] [--only NAME …]
+
+Bundles go to bundles/zoo and are kept; what is there already is not exported again. The comparison is written to
+benchmarks/results/zoo-cpu-<batch>.json, the rules that were chosen to benchmarks/results/zoo-rules.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import dyx
+from dyx.bench import Contender, bench, bundle_contender
+from dyx.bench.measure import Progress
+from dyx.bench.report import tabulate
+from dyx.bundle import MANIFEST, Bundle, read_bundle
+from dyx.console import stdout
+from dyx.zoo import MODELS, find_model
+
+BUNDLES = Path("bundles/zoo")
+RESULTS = Path(__file__).parent / "results"
+RULES = RESULTS / "zoo-rules.json"
+
+
+def bundle_of(name: str) -> Bundle:
+    """The bundle of a model with seeded weights, exported and proven where it is not there yet."""
+    folder = BUNDLES / name
+    if (folder / MANIFEST).is_file():
+        return read_bundle(folder)
+    print(f"exporting {name}", flush=True)
+    return dyx.export(name, out=folder, formats=("onnx", "paddle"))
+
+
+def pair(name: str, backend: str) -> list[Contender]:
+    """A model and its baseline, in a group of their own."""
+    sides = [(name, False), (find_model(name).baseline or name, True)]
+    made = [bundle_contender(bundle_of(side), backend, device="cpu", baseline=base) for side, base in sides]
+    return [Contender(**{**one.to_json(), "group": f"{name} on {backend}"}) for one in made]
+
+
+def tell_on_stdout() -> Progress:
+    """A progress that prints a line whenever another contender has its turn."""
+    told: list[str] = []
+
+    def tell(text: str, share: float) -> None:
+        if text not in told[-1:]:
+            told.append(text)
+            print(f"{share:4.0%} {text}", flush=True)
+
+    return tell
+
+
+def record_rules(names: Sequence[str]) -> None:
+    """Add to the record which rules the plans of these models chose, and how often."""
+    known = json.loads(RULES.read_text()) if RULES.is_file() else {}
+    for name in names:
+        sites = bundle_of(name).manifest["plan"]["sites"]
+        known[name] = dict(sorted(Counter(site["rule"] for site in sites).items()))
+    RULES.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--only", nargs="*", default=[model.name for model in MODELS if model.baseline])
+    options = parser.parse_args()
+    contenders = [one for name in options.only for one in pair(name, options.backend)]
+    record_rules(options.only)
+    found = bench(contenders, batch=options.batch, seconds=options.seconds, progress=tell_on_stdout())
+    found.save(RESULTS / f"zoo-cpu-{options.batch}.json")
+    stdout().print(tabulate(found))
+
+
+if __name__ == "__main__":
+    main()
