@@ -206,9 +206,9 @@ class LayerUnreadable(DyxError):
 class FoldRefused(DyxError):
     """No rule accepts a layer."""
 
-    def __init__(self, path: str, refusals: Mapping[str, str]) -> None:
+    def __init__(self, path: str, refusals: Mapping[str, str], hint: str = "") -> None:
         reasons = "; ".join(f"{rule}: {reason}" for rule, reason in refusals.items())
-        super().__init__(f"no rule folds {path}: {reasons}", "CONTRIBUTING.md tells how to add a rule")
+        super().__init__(f"no rule folds {path}: {reasons}", hint or "CONTRIBUTING.md tells how to add a rule")
         self.refusals = dict(refusals)
 
 

@@ -224,7 +224,10 @@ BAD = [
     (("bench", "{bundle}", "--batch", "0", "--backend", "onnxruntime"), 2, "--batch is 0", "from 1 up"),
     (("bench", "{bundle}", "--batch", "-1", "--backend", "onnxruntime"), 2, "--batch is -1", "from 1 up"),
     (("bench", "{bundle}", "--seconds", "0", "--backend", "onnxruntime"), 2, "--seconds is 0", ""),
-    (("bench", "{bundle}", "--baseline", "alexnet"), 2, "no bundle or model named 'alexnet'", "did you mean"),
+    (("export", "--fold", "dyconv/mean-attention"), 2, "--calibrate is needed", "for example --calibrate photos/"),
+    (("export", "--calibrate", "{tmp}"), 2, "--calibrate is", "other rules are exact without"),
+    (("plan", "--temperature", "0"), 2, "--temperature is 0", "a number above 0 for DYConv2D"),
+    (("bench", "{bundle}", "--baseline", "alexnet-dn"), 2, "no bundle or model named 'alexnet-dn'", "did you mean"),
     (("bench", "{bundle}", "--json", "{tmp}/no/such.json"), 1, "cannot write", "there is no folder"),
     (("bench", "{tmp}/nowhere"), 1, "there is no such folder", "dyx export"),
 ]

@@ -127,7 +127,8 @@ def _decide(site: Site, target: Target, forced: str | None) -> Decision:
     prices = {rule: machine.seconds(offer.cost) for rule, offer in offers.items()}
     exact = [rule for rule, offer in offers.items() if not offer.lossy]
     if not exact or (forced and forced not in offers):
-        raise FoldRefused(site.path, {forced: reasons[forced]} if forced else reasons)
+        hints = [answer.hint for answer in answers.values() if isinstance(answer, Refusal) and answer.hint]
+        raise FoldRefused(site.path, {forced: reasons[forced]} if forced else reasons, *hints[:1])
     chosen = forced or min(exact, key=lambda rule: prices[rule])
     for rule, price in prices.items():
         if rule != chosen:

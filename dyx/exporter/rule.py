@@ -128,9 +128,15 @@ class Offer:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A rule cannot fold a site, and why."""
+    """A rule cannot fold a site, and why.
+
+    Attributes:
+        reason: With the value seen.
+        hint: What the user can do; "" for nothing.
+    """
 
     reason: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -198,8 +198,9 @@ def test_costs_count_what_the_rules_do() -> None:
 
 def test_kernels_that_do_not_fit_in_memory_are_refused() -> None:
     layer, images = make_layer((3, 3), padding=(1, 1)), varied(1)
-    with pytest.raises(FoldRefused, match=r"one kernel per sample takes \d+ MiB at batch 1000000, over 1024 MiB"):
+    with pytest.raises(FoldRefused, match=r"one kernel per sample takes \d+ MiB at batch 1000000, over 1024") as caught:
         make_plan([site_of(layer, images)], Target(tune_batch=10**6), ("dyconv/aggregate-kernel",))
+    assert "a smaller --tune-batch" in caught.value.hint
 
 
 def test_every_refusal_is_shown_for_a_kernel_of_another_dimension() -> None:

@@ -85,7 +85,10 @@ def over_memory(kernel: int, target: Target) -> Refusal | None:
     if memory <= KERNELS_LIMIT_BYTES:
         return None
     mib, limit = memory // 2**20, KERNELS_LIMIT_BYTES // 2**20
-    return Refusal(f"one kernel per sample takes {mib} MiB at batch {target.priced_batch}, over {limit} MiB")
+    return Refusal(
+        f"one kernel per sample takes {mib} MiB at batch {target.priced_batch}, over {limit} MiB",
+        "a smaller --tune-batch plans for less memory; the exported batch stays free",
+    )
 
 
 def _bias_floats(site: Site) -> int:
