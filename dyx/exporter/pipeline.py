@@ -41,7 +41,7 @@ from dyx.zoo.source import Source, load_source
 from dyx.zoo.weights import draw_weights, load_weights
 
 _TRACED_SHARE = 16
-"""One in so many images of the pool is traced: 4, or 2."""
+"""One in so many images of the pool is traced, and at least two."""
 _FULL_POOL = 64
 """The usual batch size from which on the whole pool is used."""
 _REFERENCE_CHUNK = 16
@@ -141,7 +141,7 @@ def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
     reference.eval()
     progress("tracing")
     images, _ = _pool(source, settings.seed)
-    trace = trace_sites(reference, images[: -(-len(images) // _TRACED_SHARE)].astype(np.float64), model)
+    trace = trace_sites(reference, images[: max(len(images) // _TRACED_SHARE, 2)].astype(np.float64), model)
     calibration = _calibration(source, settings, progress)
     sites = _calibrated(trace.sites, source.network, calibration)
     chosen = make_plan(sites, settings.target(source.tune_batch), settings.fold, model)
@@ -152,7 +152,7 @@ def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
 
 def _pool(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The inputs that prove a network; fewer for one that is usually run at small batches, since it is slow."""
-    return input_pool(source.shape, seed, share=1 if source.tune_batch >= _FULL_POOL else 4)
+    return input_pool(source.shape, seed, share=1 if source.tune_batch >= _FULL_POOL else 8)
 
 
 def _calibration(source: Source, settings: ExportSettings, progress: Progress) -> Calibration | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from dyx.nn.experts import Experts, check_experts, check_kernels
 from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.geometry import read_geometry
+from dyx.nn.reading import LayerAdapter, Scores, array_of, optional_array_of
 
 
 def conv_per_sample(layer: Any, x: Any, kernels: Any, bias: Any = None) -> Any:
@@ -89,3 +92,25 @@ class CondConv2D(Layer):
         kernels = mixed.reshape([-1, *self.weight.shape[1:]])
         bias = None if self.bias is None else paddle.matmul(routing_weights, self.bias)
         return conv_per_sample(self, x, kernels, bias)
+
+
+def read_condconv(layer: Any) -> Experts:
+    """The experts of a `CondConv2D`; its weights come beside the input. Raises LayerUnreadable."""
+    name = type(layer).__name__
+    weight = check_kernels(array_of(layer, "weight"), name)
+    experts = Experts(weight, optional_array_of(layer, "bias"), read_geometry(layer, weight.shape[3:]))
+    check_experts(experts, name)
+    return experts
+
+
+def _scores(_layer: Any) -> tuple[Scores, ...]:
+    """None of its own: the block's router makes them."""
+    return ()
+
+
+def _attention(_layer: Any, _x: Any, routing_weights: Any) -> tuple[Any]:
+    return (routing_weights,)
+
+
+CONDCONV = LayerAdapter("condconv", read_condconv, _scores, attention=_attention)
+"""Convolutions whose experts are weighted by a router that the block shares."""

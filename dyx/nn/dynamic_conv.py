@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from dyx.nn.attention import Routing, temperature_of
 from dyx.nn.condconv import conv_per_sample
+from dyx.nn.dyconv import COMPETITION, DyConvParameters, parameters_of
 from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.reading import LayerAdapter, Scores, attribute, matrix_of
 
 PICTURE_CHANNELS = 3
 """An input of so many channels is a picture: its routing has K hidden channels."""
@@ -80,3 +83,27 @@ class DynamicConv2D(Layer):
 
 def _kaiming_normal(fan_out: int) -> Any:
     return nn.initializer.Normal(0.0, (2.0 / fan_out) ** 0.5)
+
+
+def read_dynamic_conv(layer: Any) -> DyConvParameters:
+    """The parameters of a `DynamicConv2D`: `.attention` has `fc1`, `fc2` and `temperature`. Raises LayerUnreadable."""
+    name = type(layer).__name__
+    attention = attribute(layer, "attention")
+    fc1, fc2 = (matrix_of(attribute(attention, part, name), name) for part in ("fc1", "fc2"))
+    return parameters_of(layer, Routing(*fc1, *fc2, temperature_of(attention, name)))
+
+
+def _set_temperature(layer: Any, temperature: float) -> None:
+    layer.attention.temperature = temperature
+
+
+def _scores(layer: Any) -> tuple[Scores]:
+    return (Scores(layer.attention.fc2, COMPETITION, competing=True),)
+
+
+def _attention(layer: Any, x: Any) -> tuple[Any]:
+    return (layer.attention(x),)
+
+
+DYNAMIC_CONV = LayerAdapter("dyconv", read_dynamic_conv, _scores, _set_temperature, attention=_attention)
+"""Dynamic convolution in the reference's form."""

@@ -8,7 +8,9 @@ import numpy as np
 import paddle
 import pytest
 
-from dyx.nn.dynamic_conv import DynamicConv2D
+import dyx
+from dyx.errors import LayerUnreadable
+from dyx.nn.dynamic_conv import DynamicConv2D, read_dynamic_conv
 
 BOTH = pytest.mark.parametrize("golden", ["trimmed", "whole"], indirect=True)
 
@@ -73,3 +75,35 @@ def test_initial_values() -> None:
     np.testing.assert_allclose(layer.attention.fc1.weight.numpy().std(), np.sqrt(2 / 129), rtol=0.02)
     np.testing.assert_allclose(layer.attention.fc2.weight.numpy().std(), np.sqrt(2 / 4), rtol=0.1)
     assert not layer.bias.numpy().any()
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_layer_is_read_and_folded(bias: bool) -> None:
+    layer = DynamicConv2D(8, 6, 3, stride=2, padding=1, groups=2, bias=bias, K=3, temperature=5)
+    read = read_dynamic_conv(layer)
+    assert (read.experts, read.channels_in, read.channels_out) == (3, 8, 6)
+    assert read.routing.temperature == 5
+    assert read.routing.fc1_weight.shape == (3, 8)
+    assert not read.routing.fc1_bias.any()
+    x = 3 * paddle.randn([4, 8, 9, 9])
+    assert float((dyx.fold(layer, temperature=5)(x) - layer(x)).abs().max()) < 1e-5
+    assert float((dyx.fold(layer)(x) - layer(x)).abs().max()) > 1e-4, "it is folded at 1 unless told otherwise"
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("it has no attribute 'attention'", lambda layer: delattr(layer, "attention")),
+        ("it has no attribute 'fc2'", lambda layer: delattr(layer.attention, "fc2")),
+        ("it has no attribute 'temperature'", lambda layer: delattr(layer.attention, "temperature")),
+        (
+            "its routing's last layer has shape",
+            lambda layer: setattr(layer.attention, "fc2", paddle.nn.Conv2D(3, 5, 1)),
+        ),
+    ],
+)
+def test_layer_that_is_not_what_its_name_says(words: str, change: Any) -> None:
+    layer = DynamicConv2D(8, 6, 3, K=4)
+    change(layer)
+    with pytest.raises(LayerUnreadable, match=words):
+        read_dynamic_conv(layer)
