@@ -19,8 +19,8 @@ from dyx.census import broken_promises, take_census
 from dyx.checkpoint import Checkpoint, read_checkpoint
 from dyx.errors import ConversionFailed, InvalidOption, ParityMissed
 from dyx.exporter.apply import apply_plan
-from dyx.exporter.calibration import Calibration, approximation_of, mean_attentions, read_calibration
 from dyx.exporter.bisect import first_difference
+from dyx.exporter.calibration import Calibration, approximation_of, mean_attentions, read_calibration
 from dyx.exporter.plan import Plan, make_plan
 from dyx.exporter.rule import Site, Target
 from dyx.exporter.settings import ExportSettings, backend_of_format

@@ -68,7 +68,7 @@ class Site:
         layer: Its parameters at the final temperature, as the adapter of its class reads them.
         input_shape: `(C_in, *spatial)` seen on the traced forward.
         output_shape: `(C_out, *spatial)`.
-        before: The convolution whose output it alone consumes, or None.
+        before: The convolution or batch norm whose output it alone consumes, or None.
         after: The static layers that follow, each the only consumer of the one before.
         mean_attention: What the layer mixed with, averaged over calibration images; None without them.
     """

@@ -136,14 +136,15 @@ class _Link:
 
 
 def _links(called: Iterable[Call], calls: Sequence[Call]) -> list[_Link]:
-    """What may stand beside each dynamic layer: the convolution before it, and a chain of static layers after it."""
+    """What may stand beside each dynamic layer: a static layer before it, and a chain of them after it."""
     count = Counter(id(call.layer) for call in calls)
     once = [call for call in calls if count[id(call.layer)] == 1]
     links = []
     for site in called:
         if count[id(site.layer)] != 1:
             continue
-        links += [_Link(call, site) for call in once if call.output is site.input and _kind(call.layer) == "conv"]
+        feeds = [call for call in once if call.output is site.input and _kind(call.layer) in _BEFORE]
+        links += [_Link(call, site) for call in feeds if not _follows_dynamic(call, calls)]
         producer, chain = site, _AFTER
         while chain and (consumer := _one([call for call in once if call.input is producer.output])):
             if _kind(consumer.layer) not in chain:
@@ -153,9 +154,17 @@ def _links(called: Iterable[Call], calls: Sequence[Call]) -> list[_Link]:
     return links
 
 
+def _follows_dynamic(call: Call, calls: Sequence[Call]) -> bool:
+    """Whether a static layer reads what a dynamic one makes: then it is that one's neighbour."""
+    return any(call.input is made.output and adapter_of(made.layer) is not None for made in calls)
+
+
 def _one(calls: list[Call]) -> Call | None:
     return calls[0] if len(calls) == 1 else None
 
+
+_BEFORE = ("conv", "batch-norm")
+"""What a rule may take that stands before a dynamic layer."""
 
 _AFTER: dict[str, Any] = {"batch-norm": {}, "relu": {"max-pool": {}}, "max-pool": {}}
 """Chains of static layers that a rule may take with a dynamic layer."""

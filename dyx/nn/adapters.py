@@ -5,14 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from dyx.errors import InvalidOption
+from dyx.nn.condconv import CONDCONV
 from dyx.nn.dyconv import DYCONV
+from dyx.nn.dynamic_conv import DYNAMIC_CONV
+from dyx.nn.eca import ECA_GATE
 from dyx.nn.kw_parameters import KW
+from dyx.nn.na import NA_CONSTANT, NANET_GATE
 from dyx.nn.reading import LayerAdapter
+from dyx.nn.se import SE_GATE
 
 _ADAPTERS: dict[str, LayerAdapter] = {
+    "CondConv2D": CONDCONV,
     "DYConv2D": DYCONV,
+    "DynamicConv2D": DYNAMIC_CONV,
+    "Dynamic_conv2d": DYNAMIC_CONV,
+    "ECA": ECA_GATE,
+    "ECALayer": ECA_GATE,
+    "eca_layer": ECA_GATE,
     "KWConv2D": KW,
     "KWLinear": KW,
+    "NA": NA_CONSTANT,
+    "NANet": NANET_GATE,
+    "SqueezeExcite": SE_GATE,
 }
 
 

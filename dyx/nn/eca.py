@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from dyx.errors import LayerUnreadable
 from dyx.nn.framework import Layer, functional, nn
+from dyx.nn.gate import GateParameters, gate_adapter
+from dyx.nn.reading import array_of, attribute
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class ECA(Layer):
@@ -32,3 +39,29 @@ class ECA(Layer):
     def forward(self, x: Any) -> Any:
         """`(B, C, H, W)` of the same shape."""
         return x * self.gate(x)
+
+
+@dataclass(frozen=True)
+class EcaParameters(GateParameters):
+    """The gate `sigmoid(conv1d(GAP x))`, the convolution running over the channels with zeros at the ends.
+
+    Attributes:
+        kernel: `(k,)`, k odd.
+    """
+
+    kernel: np.ndarray
+
+
+def read_eca(layer: Any) -> EcaParameters:
+    """The parameters of an `ECA`: `conv` is a Conv1D from one channel to one, without bias. Raises LayerUnreadable."""
+    name, conv = type(layer).__name__, attribute(layer, "conv")
+    weight = array_of(conv, "weight")
+    if weight.ndim != 3 or weight.shape[:2] != (1, 1) or weight.shape[2] % 2 == 0:
+        raise LayerUnreadable(name, f"its conv has a weight {list(weight.shape)}, not (1, 1, k) with k odd")
+    if attribute(conv, "bias", name) is not None:
+        raise LayerUnreadable(name, "its conv has a bias")
+    return EcaParameters(weight[0, 0])
+
+
+ECA_GATE = gate_adapter(read_eca)
+"""Efficient channel attention."""

@@ -6,9 +6,13 @@ function, with two learned scalars, of the contexts standardised over the channe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from dyx.errors import LayerUnreadable
 from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.gate import GateParameters, gate_adapter
+from dyx.nn.reading import LayerAdapter, Scores, array_of
 
 EPSILON = 1e-5
 """Added to the standard deviation."""
@@ -71,3 +75,44 @@ class NANet(Layer):
     def forward(self, x: Any) -> Any:
         """`(B, C, H, W)` of the same shape."""
         return x * self.gate(x)
+
+
+@dataclass(frozen=True)
+class NaParameters(GateParameters):
+    """The two scalars of either layer.
+
+    Attributes:
+        scale: γ, or w.
+        shift: β, or b.
+    """
+
+    scale: float
+    shift: float
+
+
+def read_na(layer: Any) -> NaParameters:
+    """The parameters of an `NA`. Raises LayerUnreadable."""
+    return NaParameters(_scalar(layer, "gamma"), _scalar(layer, "beta"))
+
+
+def read_nanet(layer: Any) -> NaParameters:
+    """The parameters of a `NANet`. Raises LayerUnreadable."""
+    return NaParameters(_scalar(layer, "weight2"), _scalar(layer, "bias2"))
+
+
+def _scalar(layer: Any, name: str) -> float:
+    array = array_of(layer, name)
+    if array.size != 1:
+        raise LayerUnreadable(type(layer).__name__, f"its {name!r} has shape {list(array.shape)}, not one number")
+    return float(array.reshape(()))
+
+
+def _no_scores(_layer: Any) -> tuple[Scores, ...]:
+    return ()
+
+
+NA_CONSTANT = LayerAdapter("na", read_na, _no_scores)
+"""The articles' layer, a constant in exact arithmetic."""
+
+NANET_GATE = gate_adapter(read_nanet)
+"""The authors' layer."""

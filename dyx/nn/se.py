@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from dyx.errors import LayerUnreadable
 from dyx.nn.framework import Layer, functional, nn
+from dyx.nn.gate import GateParameters, gate_adapter
+from dyx.nn.reading import attribute, matrix_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class SqueezeExcite(Layer):
@@ -34,3 +41,39 @@ class SqueezeExcite(Layer):
     def forward(self, x: Any) -> Any:
         """`(B, C, H, W)` of the same shape."""
         return x * self.gate(x)
+
+
+@dataclass(frozen=True)
+class SeParameters(GateParameters):
+    """The gate `relu6(fc2 · relu(fc1 · GAP x + b1) + b2 + 3) / 6`.
+
+    Attributes:
+        fc1_weight: `(h, C)`.
+        fc1_bias: `(h,)`.
+        fc2_weight: `(C, h)`.
+        fc2_bias: `(C,)`.
+    """
+
+    fc1_weight: np.ndarray
+    fc1_bias: np.ndarray
+    fc2_weight: np.ndarray
+    fc2_bias: np.ndarray
+
+    @property
+    def channels_in(self) -> int:
+        """C."""
+        return int(self.fc1_weight.shape[1])
+
+
+def read_se(layer: Any) -> SeParameters:
+    """The parameters of a `SqueezeExcite`: `fc1` and `fc2` are 1×1 convolutions. Raises LayerUnreadable."""
+    name = type(layer).__name__
+    fc1, fc2 = (matrix_of(attribute(layer, part), name) for part in ("fc1", "fc2"))
+    if fc2[0].shape != fc1[0].shape[::-1]:
+        reason = f"its fc2 has shape {list(fc2[0].shape)}, where {list(fc1[0].shape[::-1])} fits its fc1"
+        raise LayerUnreadable(name, reason)
+    return SeParameters(*fc1, *fc2)
+
+
+SE_GATE = gate_adapter(read_se)
+"""Squeeze and excitation."""

@@ -50,8 +50,8 @@ def definition(layer: Any, x: np.ndarray, weights: np.ndarray, affine: Affine | 
         kernel = np.tensordot(row, layer.weight.numpy(), 1)
         bias = None if layer.bias is None else paddle.to_tensor(row @ layer.bias.numpy())
         walk = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        image, kernel = paddle.to_tensor(image[None]), paddle.to_tensor(kernel)
-        y = paddle.nn.functional.conv2d(image, kernel, bias, *walk).numpy()[0]
+        one = paddle.to_tensor(image[None])
+        y = paddle.nn.functional.conv2d(one, paddle.to_tensor(kernel), bias, *walk).numpy()[0]
         made.append(y if affine is None else y * affine.scale[:, None, None] + affine.shift[:, None, None])
     return np.stack(made)
 

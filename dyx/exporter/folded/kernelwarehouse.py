@@ -2,9 +2,6 @@
 
 Cells lie as `(n, taps, C_in, C_out)`, and mixtures are counted `(out, spatial, in)`: a kernel mixed from them is then,
 as it lies, the matrix that a product wants, whatever the grid. Kernels are never transposed.
-
-*Rows* `(B, g, positions, depth)` have a position of the map in each row, the channels of a group at all taps side by
-side; *columns* `(B, g, depth, positions)` are their transpose.
 """
 
 from __future__ import annotations
@@ -15,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
+from dyx.exporter.folded.depthwise import DepthwisePerSample
+from dyx.exporter.folded.rows import Columns, LinearRows, Rows, as_factor, moves, output_size, tap_table
 from dyx.nn.framework import Layer, functional, nn, paddle
-from dyx.nn.geometry import Geometry
 from dyx.nn.kw_parameters import Basis, KwParameters
 
 _LEAST_SUM = 1e-3
@@ -93,78 +91,6 @@ def spread_of(basis: Basis) -> np.ndarray:
     return spread
 
 
-class Rows(Layer):
-    """Rows of a map: im2col as one gather of whole positions, channels last.
-
-    It measured faster than one-hot convolutions and than slices on all backends, and pads without a padding operator.
-
-    Args:
-        geometry: How the convolution walks.
-        size: Of the maps that it will see; others are possible in eager mode, and slower.
-        shared: Holds the table of positions.
-    """
-
-    by_rows = True
-
-    def __init__(self, geometry: Geometry, size: tuple[int, ...], shared: SharedConstants) -> None:
-        super().__init__()
-        self.geometry, self.size = geometry, size
-        self.gathers = _moves(geometry)
-        if self.gathers:
-            key = f"taps {geometry.kernel} {geometry.stride} {geometry.padding} {geometry.dilation} of {size}"
-            shared.give(self, "table", key, lambda: tap_table(geometry, size).reshape(-1))
-
-    def forward(self, x: Any) -> Any:
-        """`(B, g, H'·W', taps · C/g)` of `(B, C, H, W)`."""
-        groups, (channels, *size) = self.geometry.groups, x.shape[1:]
-        rows = x.reshape([0, groups, channels // groups, prod(size)]).transpose([0, 1, 3, 2])
-        if not self.gathers:
-            return rows
-        if any(self.geometry.padding):
-            rows = paddle.concat([rows, paddle.zeros_like(rows[:, :, :1])], axis=2)
-        # A table is a parameter like any other, so it has their dtype.
-        table = self.table if tuple(size) == self.size else paddle.to_tensor(tap_table(self.geometry, tuple(size)))
-        taps = paddle.gather(rows, table.flatten().astype("int32"), axis=2)
-        depth = prod(self.geometry.kernel) * channels // groups
-        return taps.reshape([0, groups, prod(output_size(self.geometry, tuple(size))), depth])
-
-
-class Columns(Layer):
-    """Columns of a map: the map itself where a kernel is 1×1, else unfolded by one convolution with one-hot kernels.
-
-    Args:
-        geometry: How the convolution walks.
-        channels: Of the input, in one group unless the kernel is 1×1.
-    """
-
-    by_rows = False
-
-    def __init__(self, geometry: Geometry, channels: int) -> None:
-        super().__init__()
-        self.geometry, self.unfolds = geometry, _moves(geometry)
-        if self.unfolds:
-            taps = prod(geometry.kernel)
-            one_hot = np.eye(taps * channels).reshape(taps * channels, taps, channels).swapaxes(1, 2)
-            constant(self, "one_hot", one_hot.reshape(taps * channels, channels, *geometry.kernel))
-
-    def forward(self, x: Any) -> Any:
-        """`(B, g, taps · C/g, H'·W')` of `(B, C, H, W)`."""
-        if self.unfolds:
-            x = self.geometry.convolve(x, self.one_hot)
-        channels, *size = x.shape[1:]
-        return x.reshape([0, self.geometry.groups, channels // self.geometry.groups, prod(size)])
-
-
-class LinearRows(Layer):
-    """Rows of a linear layer's input."""
-
-    by_rows = True
-
-    def forward(self, x: Any) -> Any:
-        """`(B, 1, positions, C)` of `(B, …, C)`."""
-        return x.reshape([0, 1, prod(x.shape[1:-1]), x.shape[-1]])
-
-
 def rows_of(layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> Any:
     """What makes rows of a layer's inputs."""
     return LinearRows() if layer.linear else Rows(layer.geometry, size, shared)
@@ -173,7 +99,7 @@ def rows_of(layer: KwParameters, size: tuple[int, ...], shared: SharedConstants)
 def matrix_of(layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> Any:
     """What makes rows or columns of a layer's inputs, whichever is faster."""
     narrow = layer.channels_in <= _NARROW and layer.geometry.groups == 1
-    by_columns = not layer.linear and (narrow or not _moves(layer.geometry))
+    by_columns = not layer.linear and (narrow or not moves(layer.geometry))
     return Columns(layer.geometry, layer.channels_in) if by_columns else rows_of(layer, size, shared)
 
 
@@ -202,8 +128,9 @@ class FoldedCells(Layer):
 
     def of_columns(self, y: Any, x: Any) -> Any:
         """The output of `(B, blocks, channels, positions)`, for an input x."""
+        # With -1 for the batch and not 0: Paddle's oneDNN then takes a transpose before it along.
         size = output_size(self.geometry, x.shape[2:])
-        return self.with_bias(y.reshape([0, self.channels_out, *size]))
+        return self.with_bias(y.reshape([-1, self.channels_out, *size]))
 
     def with_bias(self, y: Any) -> Any:
         """An output and the bias. It is added after the reshape: fused into a matmul, Paddle's oneDNN is slow."""
@@ -212,8 +139,32 @@ class FoldedCells(Layer):
         return y + (self.bias if self.linear else self.bias.reshape([1, -1, 1, 1]))
 
 
+class MixedKernels(Layer):
+    """Kernels mixed by one matmul, for every sample.
+
+    Args:
+        layer: As in FoldedCells.
+        shared: Holds the cells.
+    """
+
+    def __init__(self, layer: KwParameters, shared: SharedConstants) -> None:
+        super().__init__()
+        self.grid, self.cells_mixed = layer.grid, layer.experts
+        self.cell_taps, self.cell_size = prod(layer.cells.shape[3:]), layer.cells.shape[1] * layer.cells.shape[2]
+        self.shape = [-1, layer.grid.out, prod(layer.kernel_shape[1:]), layer.cells.shape[1]]
+        # With an axis of one in front, onnxruntime keeps no second, packed copy of the cells for every layer.
+        shared.give(self, "cells", f"cells {layer.cells.name}", lambda: lying(layer).reshape(1, layer.experts, -1))
+
+    def forward(self, alpha: Any) -> Any:
+        """`(B, out, taps · C_in/g, C_out / out)`, yet to be reshaped to `shape`, of α `(B, m, n)`."""
+        blocks = paddle.matmul(alpha.reshape([1, -1, self.cells_mixed]), self.cells)
+        if self.cell_taps > 1 and self.grid.in_ > 1:
+            blocks = blocks.reshape([-1, self.grid.in_, self.cell_taps, self.cell_size]).transpose([0, 2, 1, 3])
+        return blocks
+
+
 class KernelPerSample(FoldedCells):
-    """A kernel per sample, mixed by one matmul, applied by another.
+    """A kernel per sample, applied to rows or columns by a batched matmul.
 
     Args:
         layer: As in FoldedCells.
@@ -223,36 +174,45 @@ class KernelPerSample(FoldedCells):
 
     def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
         super().__init__(layer)
-        # With an axis of one in front, onnxruntime keeps no second, packed copy of the cells for every layer.
-        shared.give(self, "cells", f"cells {layer.cells.name}", lambda: _lying(layer)[None].reshape(1, layer.experts, -1))
-        self.matrix = matrix_of(layer, size, shared)
-        self.depth = prod(layer.kernel_shape[1:])
-        self.cell_taps = prod(layer.cells.shape[3:])
+        self.mixed, self.matrix = MixedKernels(layer, shared), matrix_of(layer, size, shared)
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
-        kernels, matrix = self.kernels(self.attention(x)), self.matrix(x)
+        kernels, matrix = self._kernels(self.mixed(self.attention(x))), self.matrix(x)
         if self.matrix.by_rows:
             return self.of_rows(paddle.matmul(matrix, kernels), x)
-        return self.of_columns(paddle.matmul(kernels, matrix, transpose_x=True), x)
+        return self.of_columns(paddle.matmul(kernels, matrix), x)
 
-    def kernels(self, alpha: Any) -> Any:
-        """`(B, blocks, taps · C_in/g, C_out / blocks)` of α `(B, m, n)`; blocks are those of the grid, or groups."""
-        blocks = paddle.matmul(alpha.reshape([1, -1, self.cell_count]), self.cells)
-        if self.cell_taps > 1 and self.grid.in_ > 1:
-            cell = [self.cell_taps, self.cell_in * self.cell_out]
-            blocks = blocks.reshape([-1, self.grid.in_, *cell]).transpose([0, 2, 1, 3])
-        kernels = blocks.reshape([-1, self.grid.out, self.depth, self.cell_out])
-        groups = self.geometry.groups
+    def _kernels(self, mixed: Any) -> Any:
+        """`(B, blocks, depth, C_out / blocks)`, or transposed where the map comes as columns.
+
+        Blocks are those of the grid; groups where there are several, since blocks and groups may cut across.
+        """
+        groups, transposed = self.geometry.groups, not self.matrix.by_rows
         if groups == 1:
-            return kernels
-        # A group's outputs may lie in several blocks, and a block's in several groups.
-        whole = kernels.transpose([0, 2, 1, 3]).reshape([0, self.depth, groups, self.channels_out // groups])
-        return whole.transpose([0, 2, 1, 3])
+            return as_factor(mixed, self.mixed.shape, transposed=transposed)
+        whole = mixed.reshape(self.mixed.shape).transpose([0, 2, 1, 3])
+        split = whole.reshape([0, whole.shape[1], groups, self.channels_out // groups])
+        return split.transpose([0, 2, 3, 1] if transposed else [0, 2, 1, 3])
 
 
-class DepthwiseKernelPerSample(KernelPerSample):
-    """A kernel per sample and channel."""
+class DepthwiseKernelPerSample(FoldedCells):
+    """A kernel per sample and channel.
+
+    Args:
+        layer: As in FoldedCells; it has as many groups as inputs and outputs.
+        shared: Holds the cells.
+    """
+
+    def __init__(self, layer: KwParameters, shared: SharedConstants) -> None:
+        super().__init__(layer)
+        self.mixed = MixedKernels(layer, shared)
+        self.depthwise = DepthwisePerSample(layer.channels_out, layer.geometry)
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C, H', W')` of `(B, C, H, W)`."""
+        kernels = self.mixed(self.attention(x)).reshape(self.mixed.shape).transpose([0, 1, 3, 2])
+        return self.with_bias(self.depthwise(x, kernels.reshape([-1, self.channels_out * kernels.shape[3]])))
 
 
 class MixedTaps(FoldedCells):
@@ -266,7 +226,7 @@ class MixedTaps(FoldedCells):
 
     def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
         super().__init__(layer)
-        constant(self, "cells", _lying(layer).reshape(-1, self.cell_out))
+        constant(self, "cells", lying(layer).reshape(-1, self.cell_out))
         self.rows = rows_of(layer, size, shared)
 
     def forward(self, x: Any) -> Any:
@@ -289,8 +249,8 @@ class CellsFirst(FoldedCells):
 
     def __init__(self, layer: KwParameters, size: tuple[int, ...]) -> None:
         super().__init__(layer)
-        constant(self, "cells", _lying(layer).reshape(-1, self.cell_in, self.cell_out))
-        self.moves = _moves(layer.geometry)
+        constant(self, "cells", lying(layer).reshape(-1, self.cell_in, self.cell_out))
+        self.moves = moves(layer.geometry)
         if self.moves:
             taps, count = tap_table(layer.geometry, size), prod(size)
             ends = np.arange(taps.shape[1]) * count
@@ -334,36 +294,7 @@ class StaticLinear(Layer):
         return functional.linear(x, self.weight, self.bias)
 
 
-def output_size(geometry: Geometry, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Spatial size of what a convolution makes of a map."""
-    walk = zip(size, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True)
-    return tuple((n + 2 * int(pad) - gap * (k - 1) - 1) // step + 1 for n, k, step, pad, gap in walk)
-
-
-def tap_table(geometry: Geometry, size: tuple[int, ...]) -> np.ndarray:
-    """`(H'·W', taps)`: which position of a map each tap reads; `H·W`, one past the last, where it reads padding."""
-    height, width = size
-    rows, columns = (_reads(geometry, axis, count) for axis, count in enumerate(output_size(geometry, size)))
-    inside = (rows >= 0) & (rows < height)
-    inside = inside[:, None, :, None] & ((columns >= 0) & (columns < width))[None, :, None, :]
-    positions = rows[:, None, :, None] * width + columns[None, :, None, :]
-    table: np.ndarray = np.where(inside, positions, height * width).reshape(-1, prod(geometry.kernel))
-    return table
-
-
-def _reads(geometry: Geometry, axis: int, count: int) -> np.ndarray:
-    """`(count, taps)`: the coordinates that an axis of the kernel reads for each coordinate of the output."""
-    start = np.arange(count) * geometry.stride[axis] - int(geometry.padding[axis])
-    reads: np.ndarray = start[:, None] + np.arange(geometry.kernel[axis]) * geometry.dilation[axis]
-    return reads
-
-
-def _moves(geometry: Geometry) -> bool:
-    """Whether a convolution reads other positions than those that it writes."""
-    return prod(geometry.kernel) * prod(geometry.stride) > 1 or any(geometry.padding)
-
-
-def _lying(layer: KwParameters) -> np.ndarray:
-    """The cells `(n, taps, C_in, C_out)`."""
+def lying(layer: KwParameters) -> np.ndarray:
+    """A layer's cells `(n, taps, C_in, C_out)`."""
     cells = layer.cells.read()
     return cells.reshape(*cells.shape[:3], -1).transpose(0, 3, 2, 1)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dyx.exporter.rule import FoldRule
-from dyx.exporter.rules import dyconv
+from dyx.exporter.rules import condconv, dyconv, gate, kernelwarehouse, na
 
-RULES: tuple[FoldRule, ...] = (*dyconv.RULES,)
+RULES: tuple[FoldRule, ...] = (
+    *dyconv.RULES,
+    *condconv.RULES,
+    *kernelwarehouse.RULES,
+    *gate.RULES,
+    *na.RULES,
+)

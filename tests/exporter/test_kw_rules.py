@@ -1,0 +1,400 @@
+"""Every fold of KernelWarehouse against its definition, written out here sample by sample in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+
+import dyx
+from dyx.errors import FoldRefused
+from dyx.exporter.algebra import Affine
+from dyx.exporter.apply import default_dtype
+from dyx.exporter.folded.constants import SharedConstants
+from dyx.exporter.plan import make_plan
+from dyx.exporter.rule import Neighbour, Offer, Site, Target
+from dyx.exporter.rules import RULES
+from dyx.nn.kernelwarehouse import WarehouseManager
+from dyx.nn.kw_parameters import KwParameters, read_kw
+
+RULE_IDS = [rule.id for rule in RULES if rule.kind == "kw"]
+EXACT = [rule for rule in RULE_IDS if rule != "kw/mean-attention"]
+ONE_LAYER = ["kw/mix-inputs", "kw/experts-first"]
+QUARTERS = {"cell_inplane_ratio": 0.5, "cell_outplane_ratio": 0.5}
+BASIS = {**QUARTERS, "cell_num_ratio": 0.5, "nonlocal_basis_ratio": 0.25}
+
+
+class Network(paddle.nn.Layer):
+    """Layers of one manager, one after the other, with float64 weights whose attention is far from uniform."""
+
+    def __init__(self, *specs: dict[str, Any], **options: Any) -> None:
+        super().__init__()
+        self.warehouse_manager = WarehouseManager(**options)
+        self.layers = paddle.nn.LayerList([self.warehouse_manager.reserve(**spec) for spec in specs])
+        self.warehouse_manager.allocate(self)
+        self.to(dtype="float64")
+        self.eval()
+        random = np.random.default_rng(0)
+        for key, tensor in self.state_dict().items():
+            positive = key.endswith("_variance") or "norm1.weight" in key
+            values = random.uniform(0.5, 1.5, tensor.shape) if positive else random.normal(0, 0.5, tensor.shape)
+            tensor.set_value(values)
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def spec(in_planes: int = 8, out_planes: int = 16, kernel_size: Any = 3, **more: Any) -> dict[str, Any]:
+    return {"in_planes": in_planes, "out_planes": out_planes, "kernel_size": kernel_size, **more}
+
+
+def linear(in_planes: int = 24, out_planes: int = 12, **more: Any) -> dict[str, Any]:
+    return {"in_planes": in_planes, "out_planes": out_planes, "layer_type": "linear", **more}
+
+
+MAP = (9, 7)
+LAYERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "3x3": (spec(padding=1), {}),
+    "3x3 in cells": (spec(padding=1), QUARTERS),
+    "3x3 strided": (spec(padding=1, stride=2), QUARTERS),
+    "3x3 dilated, no bias": (spec(padding=2, dilation=2, bias=False), QUARTERS),
+    "no padding": (spec(), {"cell_inplane_ratio": 0.25}),
+    "uneven": (spec(kernel_size=(1, 5), stride=(2, 1), padding=(0, 2)), {"cell_outplane_ratio": 0.25}),
+    "1x1": (spec(kernel_size=1), QUARTERS),
+    "1x1, no bias": (spec(kernel_size=1, bias=False), {}),
+    "1x1 strided": (spec(kernel_size=1, stride=2), QUARTERS),
+    "1x1 padded": (spec(kernel_size=1, padding=1), {}),
+    "few channels": (spec(in_planes=3, kernel_size=4, stride=4), {"cell_outplane_ratio": 0.5}),
+    "few channels, 1x1": (spec(in_planes=3, kernel_size=1), {}),
+    "four cells per mixture": (spec(padding=1), {"cell_num_ratio": 4}),
+    "half a cell per mixture": (spec(padding=1), {**QUARTERS, "cell_num_ratio": 0.5}),
+    "layer norm": (spec(padding=1), {**QUARTERS, "norm": "layer"}),
+    "linear": (linear(), {"cell_inplane_ratio": 0.25}),
+    "linear in cells": (linear(), QUARTERS),
+    "linear over rows": (linear(), QUARTERS),
+    "linear over a grid, layer norm": (linear(bias=False), {"norm": "layer", "cell_outplane_ratio": 0.25}),
+}
+AGGREGATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "whole cells": (spec(padding=1), {"spatial_partition": False}),
+    "whole cells, several": (spec(padding=1, stride=2), {"spatial_partition": False, **QUARTERS}),
+    "grouped": (spec(padding=1, groups=2), {}),
+    "grouped, blocks within groups": (spec(padding=1, groups=2), {"cell_outplane_ratio": 0.25}),
+    "grouped, blocks across groups": (spec(out_planes=24, groups=4), {"cell_outplane_ratio": 1 / 3}),
+    "grouped 1x1": (spec(kernel_size=1, groups=4), QUARTERS),
+    "grouped strided": (spec(padding=1, stride=2, groups=4), {"cell_inplane_ratio": 0.5}),
+    "depthwise": (spec(8, 8, padding=1, groups=8), {}),
+    "depthwise in cells": (spec(8, 8, padding=1, groups=8, bias=False), {"cell_outplane_ratio": 0.25}),
+    "depthwise strided, dilated": (spec(8, 8, padding=2, stride=2, dilation=2, groups=8), {"cell_outplane_ratio": 0.5}),
+    "depthwise 5x5": (spec(8, 8, 5, padding=2, groups=8), {"norm": "layer"}),
+    "two outputs per channel": (spec(8, 16, padding=1, groups=8), {"cell_outplane_ratio": 0.5}),
+}
+LEADS = {"linear over rows": (5,), "linear over a grid, layer norm": (2, 3)}
+
+
+def one(name: str) -> Any:
+    """The layer of a name, alone with its warehouse."""
+    wanted, options = (LAYERS | AGGREGATED)[name]
+    return Network(wanted, **options).layers[0]
+
+
+def varied(name: str, layer: Any, batch: int, seed: int = 0) -> np.ndarray:
+    """Inputs that differ in gain and offset."""
+    channels = read_kw(layer).channels_in
+    shape = (*LEADS.get(name, ()), channels) if read_kw(layer).linear else (channels, *MAP)
+    random = np.random.default_rng(10 * seed + batch)
+    axes = (1,) * len(shape)
+    gain, offset = random.uniform(0.2, 3, (batch, *axes)), random.uniform(-2, 2, (batch, *axes))
+    return gain * random.standard_normal((batch, *shape)) + offset
+
+
+def attention_of(conv: Any, pooled: np.ndarray) -> np.ndarray:
+    """α `(m, n)` of one sample's channel means."""
+    made = conv.attention
+    hidden = pooled @ made.fc1.weight.numpy() + (0 if made.fc1.bias is None else made.fc1.bias.numpy())
+    batch_norm = hasattr(made.norm1, "_mean")
+    mean, variance = (made.norm1._mean.numpy(), made.norm1._variance.numpy()) if batch_norm else (None, None)
+    centred = hidden - (hidden.mean() if mean is None else mean)
+    spread = np.sqrt((hidden.var() if variance is None else variance) + np.float64(np.float32(1e-5)))
+    hidden = np.maximum(centred / spread * made.norm1.weight.numpy() + made.norm1.bias.numpy(), 0)
+    scores = hidden @ made.fc2.weight.numpy()
+    mixtures = conv.num_mixtures
+    if conv.num_basis is None:
+        scores = (scores + made.fc2.bias.numpy()).reshape(mixtures, -1)
+    else:
+        local, start = conv.num_local_cells, conv.start_cell_idx
+        scores = scores.reshape(mixtures, -1)
+        others = scores[:, local:-1] @ made.fc3.weight.numpy()
+        parts = [others[:, :start], scores[:, :local], others[:, start:], scores[:, -1:]]
+        scores = np.concatenate(parts, 1) + made.basis_bias.numpy().reshape(mixtures, -1)
+    return scores[:, :-1] / (np.abs(scores).sum(1, keepdims=True) + 1e-3)
+
+
+def assembled(conv: Any, alpha: np.ndarray) -> np.ndarray:
+    """W `(C_out, C_in / groups, *kernel)`, block by block."""
+    cells = conv.cells.numpy()
+    _, out, in_, *cell = cells.shape
+    kernel = np.full(conv.kernel_shape, np.nan)
+    mixture = 0
+    for place in np.ndindex(*(size // part for size, part in zip(conv.kernel_size, cell, strict=True))):
+        taps = tuple(slice(p * k, p * k + k) for p, k in zip(place, cell, strict=True))
+        for o in range(len(kernel) // out):
+            for i in range(kernel.shape[1] // in_):
+                block = (slice(o * out, o * out + out), slice(i * in_, i * in_ + in_), *taps)
+                kernel[block] = np.tensordot(alpha[mixture], cells, 1)
+                mixture += 1
+    return kernel
+
+
+def convolve(image: np.ndarray, weight: np.ndarray, conv: Any) -> np.ndarray:
+    """One image `(C_in, H, W)` with one kernel `(C_out, C_in/g, kh, kw)`: windows, taps, sums."""
+    (up, left), (kh, kw), (dh, dw) = conv.padding, conv.kernel_size, conv.dilation
+    padded = np.pad(image, ((0, 0), (up, up), (left, left)))
+    windows = sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(1, 2))
+    windows = windows[:, :: conv.stride[0], :: conv.stride[1], ::dh, ::dw]
+    per_group, outputs = len(image) // conv.groups, len(weight) // conv.groups
+    parts = [
+        np.einsum(
+            "chwij,ocij->ohw", windows[g * per_group : (g + 1) * per_group], weight[g * outputs : (g + 1) * outputs]
+        )
+        for g in range(conv.groups)
+    ]
+    return np.concatenate(parts)
+
+
+def definition(layer: Any, images: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
+    """`conv(x_b, W_b) + bias`, with an attention of its own for every sample, or this one for all."""
+    made = []
+    for image in images:
+        if hasattr(layer, "conv"):
+            conv, rows = layer.conv, image.reshape(-1, image.shape[-1])
+            weight = assembled(conv, attention_of(conv, rows.mean(0)) if alpha is None else alpha)[:, :, 0]
+            y = (rows @ weight.T).reshape(*image.shape[:-1], -1)
+            made.append(y if conv.bias is None else y + conv.bias.numpy())
+        else:
+            weight = assembled(layer, attention_of(layer, image.mean((1, 2))) if alpha is None else alpha)
+            y = convolve(image, weight, layer)
+            made.append(y if layer.bias is None else y + layer.bias.numpy()[:, None, None])
+    return np.stack(made)
+
+
+def site_of(layer: Any, images: np.ndarray, affine: Affine | None = None, **facts: Any) -> Site:
+    shape = definition(layer, images[:1]).shape[1:]
+    after = (Neighbour("norm", "batch-norm", None, affine),) if affine else ()
+    kind = type(layer).__name__
+    return Site("layer", "kw", kind, read_kw(layer), images.shape[1:], shape, None, after, **facts)
+
+
+def offers(site: Site, target: Target | None = None) -> dict[str, Any]:
+    return {rule.id: rule.offer(site, target or Target(tune_batch=8)) for rule in RULES if rule.kind == "kw"}
+
+
+def built(site: Site, rule: str, shared: SharedConstants | None = None) -> Any:
+    offer = offers(site)[rule]
+    assert isinstance(offer, Offer), offer
+    with default_dtype("float64"):
+        return offer.build(shared or SharedConstants())
+
+
+def relative(got: Any, wanted: np.ndarray) -> float:
+    assert got.shape == list(wanted.shape)
+    return float(np.abs(got.numpy() - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"), [*((rule, name) for rule in EXACT for name in LAYERS), *((EXACT[0], name) for name in AGGREGATED)]
+)
+def test_fold_equals_definition(rule: str, name: str) -> None:
+    layer = one(name)
+    static = built(site_of(layer, varied(name, layer, 1)), rule)
+    for batch in (1, 2, 5):
+        images = varied(name, layer, batch)
+        wanted = definition(layer, images)
+        assert relative(static(paddle.to_tensor(images)), wanted) < 1e-9
+    single = static.to(dtype="float32")
+    assert relative(single(paddle.to_tensor(images.astype("float32"))), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("options", [QUARTERS, BASIS, {"norm": "layer"}], ids=["cells", "basis", "layer norm"])
+def test_layers_that_share_cells(options: dict[str, Any]) -> None:
+    network = Network(spec(padding=1), spec(16, 16, padding=1, stride=2), spec(16, 8, 1), **options)
+    for layer in network.layers:
+        for batch in (1, 2, 5):
+            images = varied("", layer, batch)
+            static = built(site_of(layer, images), "kw/aggregate-kernel")
+            assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
+@pytest.mark.parametrize("rule", EXACT)
+@pytest.mark.parametrize("name", ["3x3 in cells", "linear in cells"])
+@pytest.mark.parametrize(("scale", "shift"), [(0, 0), (0, 1), (1e6, 0)], ids=["nothing", "equal", "large"])
+def test_extreme_attention(rule: str, name: str, scale: float, shift: float) -> None:
+    layer = one(name)
+    fc2 = (layer.conv if hasattr(layer, "conv") else layer).attention.fc2
+    fc2.weight.set_value(fc2.weight * scale)
+    fc2.bias.set_value(paddle.full_like(fc2.bias, shift))
+    images = varied(name, layer, 4)
+    static = built(site_of(layer, images), rule)
+    assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
+@pytest.mark.parametrize("rule", EXACT[:2])
+@pytest.mark.parametrize("name", ["3x3 strided", "no padding", "1x1", "few channels"])
+def test_maps_of_another_size_than_the_traced_one(rule: str, name: str) -> None:
+    layer = one(name)
+    static = built(site_of(layer, varied(name, layer, 1)), rule)
+    images = np.random.default_rng(3).standard_normal((2, read_kw(layer).channels_in, 12, 10))
+    assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["3x3 strided", "grouped", "depthwise in cells", "linear over rows"])
+@pytest.mark.parametrize("with_norm", [True, False], ids=["norm", "no norm"])
+def test_mean_attention_is_a_static_layer_with_the_norm_inside(name: str, with_norm: bool) -> None:
+    layer = one(name)
+    images = varied(name, layer, 5)
+    read = read_kw(layer)
+    alpha = np.random.default_rng(5).standard_normal((read.grid.mixtures, read.experts))
+    affine = None
+    wanted = definition(layer, images, alpha)
+    if with_norm and not read.linear:
+        random = np.random.default_rng(1)
+        affine = Affine(random.uniform(-2, 2, read.channels_out), random.standard_normal(read.channels_out))
+        wanted = wanted * affine.scale[:, None, None] + affine.shift[:, None, None]
+    site = site_of(layer, images, affine, mean_attention=(alpha,))
+    offer = offers(site)["kw/mean-attention"]
+    assert offer.lossy
+    assert offer.takes == (("norm",) if affine else ())
+    assert relative(built(site, "kw/mean-attention")(paddle.to_tensor(images)), wanted) < 1e-9
+
+
+def test_exact_folds_leave_the_norm_that_follows() -> None:
+    layer = one("3x3")
+    affine = Affine(np.full(16, 2.0), np.ones(16))
+    assert all(offers(site_of(layer, varied("3x3", layer, 1), affine))[rule].takes == () for rule in EXACT)
+
+
+def test_costs_count_what_the_rules_do() -> None:
+    """m 36, n 36, cells of 8×4, 3×3, stride 2 on 9×7: 63 positions become 20."""
+    layer = one("3x3 strided")
+    found = offers(site_of(layer, varied("3x3 strided", layer, 1)))
+    assert {rule: found[rule].cost.macs for rule in EXACT} == {
+        "kw/aggregate-kernel": 36 * 36 * 32 + 16 * 8 * 9 * 20,
+        "kw/mix-inputs": 2 * 20 * 36 * 4 * (18 + 8),
+        "kw/experts-first": 2 * 63 * 36 * 8 * (4 + 18),
+    }
+    depthwise = one("depthwise")
+    macs = offers(site_of(depthwise, varied("", depthwise, 1)))["kw/aggregate-kernel"].cost.macs
+    assert macs == 9 * 9 * 8 + (3 + 3) * 3 * 8 * (9 + 2) * 7
+
+
+def test_costs_share_the_cells_among_a_batch() -> None:
+    layer = one("3x3 in cells")
+    site = site_of(layer, varied("3x3 in cells", layer, 1))
+    cells = 4 * 36 * 32
+    for rule in EXACT:
+        alone, many = (offers(site, Target(tune_batch=batch))[rule].cost.bytes for batch in (1, 4))
+        assert alone - many == cells - cells // 4
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options", "rule"),
+    [
+        (linear(640, 20), {"cell_inplane_ratio": 0.05, "cell_num_ratio": 0.5}, "kw/mix-inputs"),
+        (linear(20, 640), {"cell_outplane_ratio": 0.05}, "kw/experts-first"),
+        (spec(padding=1), QUARTERS, "kw/aggregate-kernel"),
+    ],
+    ids=["many blocks in", "many blocks out", "a map"],
+)
+def test_the_cheapest_form_is_chosen(wanted: dict[str, Any], options: dict[str, Any], rule: str) -> None:
+    layer = Network(wanted, **options).layers[0]
+    plan = make_plan([site_of(layer, varied("", layer, 1))], Target(tune_batch=8))
+    assert plan.decisions[0].rule == rule
+
+
+def reason(layer: Any, rule: str, target: Target | None = None, **changes: Any) -> str:
+    site = site_of(layer, varied("", layer, 1))
+    refused = offers(replace(site, layer=replace(site.layer, **changes)), target)[rule]
+    assert not isinstance(refused, Offer)
+    return str(refused.reason)
+
+
+@pytest.mark.parametrize("rule", RULE_IDS)
+def test_temperatures_other_than_0_are_refused(rule: str) -> None:
+    assert "its temperature is 0.25" in reason(one("3x3"), rule, temperature=0.25)
+
+
+@pytest.mark.parametrize("rule", ONE_LAYER)
+def test_forms_with_cells_of_their_own_are_refused_where_those_are_shared_or_not_of_one_tap(rule: str) -> None:
+    shared = Network(spec(padding=1), spec(padding=1)).layers[0]
+    assert "its cells are shared" in reason(shared, rule)
+    assert reason(one("grouped"), rule) == "its convolution has 2 groups; this rule folds 1"
+    assert reason(one("whole cells"), rule) == "its cells are 3×3; this rule folds cells of 1×1"
+
+
+def test_kernels_that_do_not_fit_in_memory_are_refused() -> None:
+    words = reason(one("3x3"), "kw/aggregate-kernel", Target(tune_batch=10**6))
+    assert words == "one kernel per sample takes 4394 MiB at batch 1000000, over 1024 MiB"
+
+
+def test_mean_attention_is_refused_without_images() -> None:
+    assert "calibration images" in reason(one("3x3"), "kw/mean-attention")
+
+
+def test_every_refusal_is_shown_for_a_kernel_of_another_dimension() -> None:
+    layer: KwParameters = read_kw(Network(spec(kernel_size=3, layer_type="conv1d")).layers[0])
+    site = Site("deep.conv", "kw", "KWConv1D", layer, (8, 9), (16, 7))
+    with pytest.raises(FoldRefused) as caught:
+        make_plan([site], Target())
+    assert set(caught.value.refusals) == set(RULE_IDS)
+    assert "its kernel has 1 spatial axes" in str(caught.value)
+
+
+def shared_network() -> Network:
+    """Two convolutions of one warehouse, a 1×1 one and a depthwise one of others, and a linear layer."""
+    own = {"padding": 1, "warehouse_name": "depthwise", "groups": 16}
+    head = linear(12, 24, warehouse_name="head")
+    return Network(spec(padding=1), spec(16, 16, padding=1), spec(16, 16, **own), head, **QUARTERS)
+
+
+def test_cells_that_layers_share_are_one_parameter() -> None:
+    network = shared_network()
+    static = dyx.fold(network, shape=(8, 6, 12))
+    first, second, depthwise, _ = static.layers
+    assert first.mixed.cells is second.mixed.cells
+    assert first.mixed.cells is not depthwise.mixed.cells
+    assert str(first.mixed.cells.dtype) == "paddle.float32"
+    images = np.random.default_rng(0).standard_normal((3, 8, 6, 12))
+    wanted = network(paddle.to_tensor(images)).numpy()
+    assert relative(static(paddle.to_tensor(images.astype("float32"))), wanted) < 1e-5
+
+
+def test_files_hold_shared_cells_once_and_any_batch_runs(tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    from dyx.exporter.to_onnx import to_onnx
+    from dyx.exporter.to_paddle import to_paddle
+    from dyx.tensors import TensorSpec
+
+    network = shared_network()
+    image = TensorSpec("image", "float32", ("batch", 8, 6, 12))
+    logits = TensorSpec("logits", "float32", ("batch", 16, 6, 24))
+    to_paddle(dyx.fold(network, shape=(8, 6, 12)), image, tmp_path)
+    to_onnx(tmp_path, tmp_path, image, logits)
+    held = [tuple(each.dims) for each in onnx.load(tmp_path / "model.onnx").graph.initializer]
+    assert held.count((1, 108, 32)) == 1  # m is 36 and 72 for the two
+    numbers = sum(tensor.size for tensor in network.state_dict().values())
+    added = 4 * (2 * 42 * 9 + 16 * 3 * 3) + 20_000  # tables of positions, one-hot kernels, and names
+    assert (tmp_path / "model.pdiparams").stat().st_size < 4 * numbers + added
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        images = np.random.default_rng(batch).standard_normal((batch, 8, 6, 12))
+        wanted = network(paddle.to_tensor(images)).numpy()
+        (got,) = session.run(None, {"image": images.astype("float32")})
+        assert np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
