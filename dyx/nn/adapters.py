@@ -11,6 +11,7 @@ from dyx.nn.dynamic_conv import DYNAMIC_CONV
 from dyx.nn.eca import ECA_GATE
 from dyx.nn.kw_parameters import KW
 from dyx.nn.na import NA_CONSTANT, NANET_GATE
+from dyx.nn.odconv import ODCONV
 from dyx.nn.reading import LayerAdapter
 from dyx.nn.se import SE_GATE
 
@@ -26,6 +27,7 @@ _ADAPTERS: dict[str, LayerAdapter] = {
     "KWLinear": KW,
     "NA": NA_CONSTANT,
     "NANet": NANET_GATE,
+    "ODConv2D": ODCONV,
     "SqueezeExcite": SE_GATE,
 }
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from dyx.errors import LayerUnreadable
+from dyx.nn.attention import temperature_of
 from dyx.nn.condconv import conv_per_sample
+from dyx.nn.experts import Experts, check_experts, check_kernels
 from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.geometry import read_geometry
+from dyx.nn.reading import LayerAdapter, Scores, array_of, attribute, matrix_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MIN_HIDDEN = 16
 """The attention has at least so many hidden channels."""
@@ -105,3 +114,278 @@ def _kaiming_normal(fan_out: int) -> Any:
 
 def _conv1x1(channels_in: int, channels_out: int, bias_attr: bool | None = None) -> Any:
     return nn.Conv2D(channels_in, channels_out, 1, weight_attr=_kaiming_normal(channels_out), bias_attr=bias_attr)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One attention before its sigmoid or softmax: `weight · v + bias`.
+
+    Attributes:
+        weight: `(n, h)`.
+        bias: `(n,)`.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True)
+class OdConvParameters(Experts):
+    """An ODConv layer: experts, the trunk `v = relu(norm(fc · GAP x))`, and the heads that are not skipped.
+
+    Attributes:
+        fc: `(h, C_in)`.
+        norm: The trunk's batch norm: weight, bias, mean and variance `(h,)`, and its epsilon.
+        channel: Over the inputs.
+        filters: Over the outputs; None in a depthwise layer.
+        spatial: Over the taps; None of a 1×1 kernel.
+        kernel: Over the experts; None of a single one.
+        temperature: T.
+    """
+
+    fc: np.ndarray
+    norm: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]
+    channel: Head
+    filters: Head | None
+    spatial: Head | None
+    kernel: Head | None
+    temperature: float
+
+
+def read_odconv(layer: Any) -> OdConvParameters:
+    """The parameters of an `ODConv2D`. Raises LayerUnreadable."""
+    name, attention = type(layer).__name__, attribute(layer, "attention")
+    weight = check_kernels(array_of(layer, "weight"), name)
+    norm = attribute(attention, "bn", name)
+    arrays = [array_of(norm, part) for part in ("weight", "bias", "_mean", "_variance")]
+    heads = {part: _head(attention, f"{part}_fc", name) for part in ("channel", "filter", "spatial", "kernel")}
+    if heads["channel"] is None:
+        raise LayerUnreadable(name, "its channel_fc is None: only the other heads can be skipped")
+    parameters = OdConvParameters(
+        weight=weight,
+        bias=None,
+        geometry=read_geometry(layer, weight.shape[3:]),
+        fc=matrix_of(attribute(attention, "fc", name), name)[0],
+        norm=(arrays[0], arrays[1], arrays[2], arrays[3], float(norm._epsilon)),
+        channel=heads["channel"],
+        filters=heads["filter"],
+        spatial=heads["spatial"],
+        kernel=heads["kernel"],
+        temperature=temperature_of(attention, name),
+    )
+    check_experts(parameters, name)
+    _check_heads(parameters, name)
+    return parameters
+
+
+def _head(attention: Any, name: str, owner: str) -> Head | None:
+    conv = attribute(attention, name, owner)
+    return None if conv is None else Head(*matrix_of(conv, owner))
+
+
+def _check_heads(parameters: OdConvParameters, name: str) -> None:
+    """Raises LayerUnreadable where a head does not fit the kernels, or is skipped where it matters."""
+    taps = int(parameters.weight[0, 0, 0].size)
+    wanted = {
+        "channel_fc": (parameters.channel, parameters.channels_in, False),
+        "filter_fc": (parameters.filters, parameters.channels_out, parameters.geometry.groups > 1),
+        "spatial_fc": (parameters.spatial, taps, taps == 1),
+        "kernel_fc": (parameters.kernel, parameters.experts, parameters.experts == 1),
+    }
+    for head, (found, outputs, may_skip) in wanted.items():
+        if found is None and not may_skip:
+            raise LayerUnreadable(name, f"its {head} is None, where its weight needs {outputs} outputs")
+        if found is not None and found.weight.shape != (outputs, len(parameters.fc)):
+            shape = [outputs, len(parameters.fc)]
+            reason = f"its {head} has shape {list(found.weight.shape)}, where {shape} fits its weight"
+            raise LayerUnreadable(name, reason)
+
+
+def _set_temperature(layer: Any, temperature: float) -> None:
+    layer.attention.temperature = temperature
+
+
+def _scores(layer: Any) -> tuple[Scores, ...]:
+    attention = layer.attention
+    sigmoids = (attention.channel_fc, attention.filter_fc, attention.spatial_fc)
+    heads = [Scores(head, 0.5, 0.3) for head in sigmoids if head is not None]
+    if attention.kernel_fc is not None:
+        heads.append(Scores(attention.kernel_fc, 1.0, competing=True))
+    return tuple(heads)
+
+
+def _attention(layer: Any, x: Any) -> tuple[Any, ...]:
+    """Channel `(B, C_in)`, filter `(B, C_out)`, spatial `(B, taps)` and kernel `(B, K)`; ones where skipped."""
+    widths = (layer.in_planes, layer.out_planes, layer.kernel_size**2, layer.kernel_num)
+    found = layer.attention(x)
+    return tuple(
+        paddle.ones([len(x), width], x.dtype) if isinstance(attention, float) else attention.flatten(1)
+        for attention, width in zip(found, widths, strict=True)
+    )
+
+
+ODCONV = LayerAdapter("odconv", read_odconv, _scores, _set_temperature, attention=_attention)
+"""Omni-dimensional dynamic convolution."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """`weight · v + bias`, as float64 arrays.
+
+    Attributes:
+        weight: `(n, h)`.
+        bias: `(n,)`.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrunkNorm:
+    """The batch norm of the hidden channels, with fixed statistics.
+
+    Attributes:
+        weight: `(h,)`, or None.
+        bias: `(h,)`, or None.
+        mean: `(h,)`.
+        variance: `(h,)`.
+        epsilon: Added to the variance.
+    """
+
+    weight: np.ndarray | None
+    bias: np.ndarray | None
+    mean: np.ndarray
+    variance: np.ndarray
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class OdHeads:
+    """The heads that there are; where one is None its attention is 1.
+
+    Attributes:
+        channel: Of C_in scores.
+        filter: Of C_out scores.
+        spatial: Of one score for each tap of the kernel, row by row.
+        kernel: Of K scores, which compete.
+    """
+
+    channel: Dense
+    filter: Dense | None
+    spatial: Dense | None
+    kernel: Dense | None
+
+    def items(self) -> list[tuple[str, Dense | None]]:
+        """The heads by name."""
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+@dataclass(frozen=True)
+class OdAttentionParameters:
+    """Four attentions on one trunk; see ODAttention.
+
+    Attributes:
+        trunk: fc, `(h, C_in)`.
+        norm: After it, or None.
+        heads: Of the hidden channels.
+        temperature: T.
+    """
+
+    trunk: Dense
+    norm: TrunkNorm | None
+    heads: OdHeads
+    temperature: float
+
+
+@dataclass(frozen=True)
+class OdConvParameters(Experts):
+    """An ODConv: K experts without biases, and four attentions.
+
+    Attributes:
+        attention: Where the attentions come from.
+    """
+
+    attention: OdAttentionParameters
+
+
+def read_odconv(layer: Any) -> OdConvParameters:
+    """The parameters of an `ODConv2D`, or of the official `ODConv2d` moved to Paddle. Raises LayerUnreadable.
+
+    The official code has no attribute at all where dyx's own layer has a head that is None.
+    """
+    name = type(layer).__name__
+    weight = check_kernels(array_of(layer, "weight"), name)
+    attention = _read_attention(attribute(layer, "attention"), name)
+    parameters = OdConvParameters(weight, None, read_geometry(layer, weight.shape[3:]), attention)
+    check_experts(parameters, name)
+    _check_attention(parameters, name)
+    return parameters
+
+
+def _read_attention(module: Any, owner: str) -> OdAttentionParameters:
+    found = {name: getattr(module, f"{name}_fc", None) for name in ("filter", "spatial", "kernel")}
+    heads = {name: None if head is None else Dense(*matrix_of(head, owner)) for name, head in found.items()}
+    channel = Dense(*matrix_of(attribute(module, "channel_fc", owner), owner))
+    trunk = Dense(*matrix_of(attribute(module, "fc", owner), owner))
+    norm = _read_norm(attribute(module, "bn", owner), owner)
+    return OdAttentionParameters(trunk, norm, OdHeads(channel, **heads), temperature_of(module, owner))
+
+
+def _read_norm(norm: Any, owner: str) -> TrunkNorm:
+    scale, shift = (optional_array_of(norm, name) for name in ("weight", "bias"))
+    return TrunkNorm(
+        scale, shift, array_of(norm, "_mean"), array_of(norm, "_variance"), float(attribute(norm, "_epsilon", owner))
+    )
+
+
+def _check_attention(layer: OdConvParameters, name: str) -> None:
+    """Raises LayerUnreadable where the attention does not fit the kernels."""
+    attention, heads = layer.attention, layer.attention.heads
+    hidden = len(attention.trunk.bias)
+    counts = (layer.channels_in, layer.channels_out, prod(layer.geometry.kernel), layer.experts)
+    wanted = {"attention.fc": (attention.trunk, (hidden, layer.channels_in))}
+    for (head, dense), count in zip(heads.items(), counts, strict=True):
+        if dense is not None:
+            wanted[f"attention.{head}_fc"] = (dense, (count, hidden))
+    for what, (dense, shape) in wanted.items():
+        if dense.weight.shape != shape:
+            reason = f"its {what} has shape {list(dense.weight.shape)}, where {list(shape)} fits its weight"
+            raise LayerUnreadable(name, reason)
+    if heads.kernel is None and layer.experts > 1:
+        raise LayerUnreadable(name, f"it has {layer.experts} kernels and no attention.kernel_fc that mixes them")
+    if attention.norm is not None and attention.norm.mean.shape != (hidden,):
+        reason = f"its attention.bn has {len(attention.norm.mean)} channels, where attention.fc gives {hidden}"
+        raise LayerUnreadable(name, reason)
+
+
+def _set_temperature(layer: Any, temperature: float) -> None:
+    layer.attention.temperature = temperature
+
+
+def _scores(layer: Any) -> list[Scores]:
+    gates = [getattr(layer.attention, f"{name}_fc", None) for name in ("channel", "filter", "spatial")]
+    scores = [Scores(gate, GATE_DEVIATION, GATE_DEVIATION) for gate in gates if gate is not None]
+    kernel = getattr(layer.attention, "kernel_fc", None)
+    return scores if kernel is None else [*scores, Scores(kernel, COMPETITION, competing=True)]
+
+
+def _attention(layer: Any, x: Any) -> tuple[Any, ...]:
+    """Channel `(B, C_in)`, filter `(B, C_out)`, spatial `(B, taps)` and kernel `(B, K)`, ones for an absent head."""
+    experts, channels_out, _, *kernel = layer.weight.shape
+    counts = (x.shape[1], channels_out, prod(kernel), experts)
+    made = zip(layer.attention(x), counts, strict=True)
+    return tuple(
+        attention.flatten(1) if isinstance(attention, paddle.Tensor) else paddle.ones([len(x), count], x.dtype)
+        for attention, count in made
+    )
+
+
+GATE_DEVIATION = 0.5
+"""Deviation of the scores of a sigmoid, and of their means: attention then runs over about .2 … .8."""
+
+COMPETITION = 1.0
+"""Deviation of score differences between experts; networks of ODConv are deep."""
+
+ODCONV = LayerAdapter("odconv", read_odconv, _scores, _set_temperature, attention=_attention)
+"""Omni-dimensional dynamic convolution."""

@@ -27,7 +27,7 @@ def test_model_is_exported_and_agrees_on_every_backend(model: Model, tmp_path: P
     assert bundle.formats == ("paddle", "onnx")
     assert bundle.input.shape == (BATCH, *(shape or model.shape))
     noise = bundle.manifest["parity"]["noise"]
-    assert model.name in LOUD or max(noise["normal"], noise["textured"]) < 1e-4, "seeded weights are not tame"
+    assert model.name in LOUD or max(noise["normal"], noise["textured"]) < 3e-4, "seeded weights are not tame"
     report = dyx.check(bundle, batches=(1, 3, 8))
     assert report.faults == ()
     assert report.parity.misses() == ()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dyx.exporter.rule import FoldRule
-from dyx.exporter.rules import condconv, dyconv, gate, kernelwarehouse, na
+from dyx.exporter.rules import condconv, dyconv, gate, kernelwarehouse, na, odconv
 
 RULES: tuple[FoldRule, ...] = (
     *dyconv.RULES,
     *condconv.RULES,
+    *odconv.RULES,
     *kernelwarehouse.RULES,
     *gate.RULES,
     *na.RULES,

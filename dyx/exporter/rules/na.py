@@ -1,8 +1,8 @@
 """The fold of the articles' NA, `y = x · sigmoid(γ · (g - mean g) / (std g + 1e-5) + β)` with `g_c = Σ_p softmax_p(…)`.
 
 - `na/constant`: a softmax sums to one, so g is 1 for every channel, `g - mean g` is 0, and in exact arithmetic the
-  layer is `x · sigmoid(β)`: a constant, which goes into the convolution or batch norm before the layer, if that feeds the
-  layer alone. In floating point g is 1 but for rounding, and the layer divides that rounding by about 1e-5: its float32
+  layer is `x · sigmoid(β)`: a constant, which goes into the convolution or batch norm before it, if that feeds it
+  alone. In floating point g is 1 but for rounding, and the layer divides that rounding by about 1e-5: its float32
   answers are up to percents away from its float64 answers, in which the gate's argument stays within 1e-9 of β.
 """
 

@@ -1,0 +1,163 @@
+"""Folds of ODConv `y = f · conv(c · x, s · Σ_k a_k W_k)`: attentions f over outputs, c over inputs, s over taps.
+
+In all of them the batch norm of the attention goes into its first layer, and 1/T into the heads. Of a batch norm that
+alone consumes the output, `p · y + q`, the scale goes into every `W_k`, since filters commute with it; the shift comes
+after the filter attention, as one static bias.
+
+- `odconv/aggregate-kernel`: c scales the kernel's input axis and s its taps, so both are one factor per row of the
+  unfolded input; f scales its output axis, or the output, whichever is smaller. The kernel of each sample meets the
+  unfolded input in a batched matmul; a depthwise one mixes shifted copies. Arithmetic: 1 × the static convolution, plus
+  mixing K kernels per sample.
+- `odconv/mix-outputs`, `odconv/mix-inputs`: a 1×1 kernel has no spatial attention, and what is left between the
+  two scalings is a mixture of static convolutions, as told in `experts.py`.
+- `odconv/static`: of a single 1×1 expert nothing is left to mix: a static convolution between two scalings.
+- `odconv/mean-attention`: **lossy**. The means of the four attentions over calibration images make one static kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dyx.exporter import algebra
+from dyx.exporter.algebra import Affine
+from dyx.exporter.folded.constants import SharedConstants, StaticConv
+from dyx.exporter.folded.depthwise import depthwise_work
+from dyx.exporter.folded.experts import MixInputs, MixOutputs
+from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledKernel, ScaledMixture
+from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rules.experts import NOT_CALIBRATED, convolution_macs, not_planar, over_memory, static_cost
+from dyx.nn.odconv import Head, OdConvParameters
+
+
+def _attention(layer: OdConvParameters) -> FoldedOdAttention:
+    """The attentions with batch norm and temperature inside."""
+    affine = Affine.of_batch_norm(*layer.norm)
+
+    def cooled(head: Head | None) -> Head | None:
+        return head and Head(head.weight / layer.temperature, head.bias / layer.temperature)
+
+    trunk = Head(affine.scale[:, None] * layer.fc, affine.shift)
+    channel = cooled(layer.channel)
+    assert channel is not None  # it is never skipped
+    return FoldedOdAttention(trunk, channel, cooled(layer.filters), cooled(layer.spatial), cooled(layer.kernel))
+
+
+def _experts(site: Site) -> tuple[np.ndarray, np.ndarray | None]:
+    """The kernels with the scale of the batch norm inside, and its shift."""
+    weight, affine = site.layer.weight, site.affine
+    if affine is None:
+        return weight, None
+    return weight * affine.scale.reshape(1, -1, *(1,) * (weight.ndim - 2)), affine.shift
+
+
+def _is_depthwise(site: Site) -> bool:
+    return bool(site.layer.weight.shape[2] == 1 and site.layer.geometry.groups == site.layer.channels_out)
+
+
+def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
+    """One kernel per sample, scaled along its axes."""
+    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
+    refusal = not_planar(site) or over_memory(kernel, target)
+    if refusal:
+        return refusal
+    positions, taps = prod(site.output_shape[1:]), prod(layer.geometry.kernel)
+    filters_kernel = kernel < prod(site.output_shape)
+
+    def build(_: SharedConstants) -> ScaledKernel:
+        weight, offset = _experts(site)
+        return ScaledKernel(_attention(layer), weight, offset, layer.geometry, filters_kernel)
+
+    if _is_depthwise(site):
+        work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
+    else:
+        patches = layer.channels_in * taps * positions
+        work, moved = convolution_macs(site) + patches * taps, prod(site.input_shape) + 2 * patches
+    floats = moved + 4 * kernel + 3 * prod(site.output_shape) + layer.weight.size / target.priced_batch
+    cost = Cost(work + layer.weight.size + kernel, int(FLOAT_BYTES * floats))
+    return Offer(cost, "scaled kernel per sample", build, site.norm)
+
+
+def _pointwise(site: Site, *, experts: bool) -> Refusal | None:
+    """A refusal of kernels that have spatial attention, or the wrong number of experts."""
+    taps, count = prod(site.layer.geometry.kernel), site.layer.experts
+    if taps > 1:
+        return Refusal(f"its kernel has {taps} taps, each with an attention of its own; this rule folds 1×1")
+    if experts != (count > 1):
+        return Refusal(f"it has {count} expert{'s' * (count > 1)}; this rule folds {'several' if experts else 'one'}")
+    return not_planar(site)
+
+
+def _scaled(site: Site, target: Target, times: int, copied: int, form: str, inner: Callable[..., Any]) -> Offer:
+    """An offer of something static between two scalings: `times` the convolution, and `copied` floats in between."""
+    inputs, outputs = prod(site.input_shape), prod(site.output_shape)
+    floats = 3 * inputs + 4 * outputs + 2 * copied + site.layer.weight.size / target.priced_batch
+
+    def build(_: SharedConstants) -> ScaledMixture:
+        weight, offset = _experts(site)
+        return ScaledMixture(_attention(site.layer), inner(weight, site.layer.geometry), offset)
+
+    cost = Cost(times * convolution_macs(site) + copied, int(FLOAT_BYTES * floats))
+    return Offer(cost, form, build, site.norm)
+
+
+def mix_outputs(site: Site, target: Target) -> Offer | Refusal:
+    """A mixture of outputs between two scalings."""
+    experts = site.layer.experts
+
+    def inner(weight: np.ndarray, geometry: Any) -> MixOutputs:
+        return MixOutputs(None, algebra.experts_as_outputs(weight, geometry.groups), None, None, geometry)
+
+    copied = experts * prod(site.output_shape)
+    form = "conv of K·C_out outputs between two scalings"
+    return _pointwise(site, experts=True) or _scaled(site, target, experts, copied, form, inner)
+
+
+def mix_inputs(site: Site, target: Target) -> Offer | Refusal:
+    """A mixture of inputs between two scalings."""
+    experts = site.layer.experts
+
+    def inner(weight: np.ndarray, geometry: Any) -> MixInputs:
+        return MixInputs(None, algebra.experts_as_inputs(weight, geometry.groups), None, None, geometry)
+
+    copied = experts * prod(site.input_shape)
+    form = "conv on K scaled copies between two scalings"
+    return _pointwise(site, experts=True) or _scaled(site, target, experts, copied, form, inner)
+
+
+def static(site: Site, target: Target) -> Offer | Refusal:
+    """A static convolution between two scalings."""
+
+    def inner(weight: np.ndarray, geometry: Any) -> StaticConv:
+        return StaticConv(weight[0], None, geometry)
+
+    return _pointwise(site, experts=False) or _scaled(site, target, 1, 0, "static conv between two scalings", inner)
+
+
+def mean_attention(site: Site, target: Target) -> Offer | Refusal:
+    """A static convolution at the means of the four attentions."""
+    if site.mean_attention is None:
+        return NOT_CALIBRATED
+    channel, filters, spatial, kernel = site.mean_attention
+
+    def build(_: SharedConstants) -> StaticConv:
+        weight, offset = _experts(site)
+        groups, (_, outputs, inputs, *size) = site.layer.geometry.groups, weight.shape
+        mixed = np.tensordot(kernel, weight, 1) * filters[:, None, None, None] * spatial.reshape(1, 1, *size)
+        by_group = channel.reshape(groups, 1, inputs, 1, 1)
+        scaled = mixed.reshape(groups, outputs // groups, inputs, *size) * by_group
+        return StaticConv(scaled.reshape(outputs, inputs, *size), offset, site.layer.geometry)
+
+    return Offer(static_cost(site, target), "static conv at the mean attentions", build, site.norm, lossy=True)
+
+
+RULES = (
+    FoldRule("odconv/static", "odconv", static),
+    FoldRule("odconv/mix-outputs", "odconv", mix_outputs),
+    FoldRule("odconv/mix-inputs", "odconv", mix_inputs),
+    FoldRule("odconv/aggregate-kernel", "odconv", aggregate_kernel),
+    FoldRule(f"odconv/{MEAN_ATTENTION}", "odconv", mean_attention),
+)
