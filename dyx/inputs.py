@@ -8,20 +8,24 @@ import numpy as np
 
 _POOL = {"normal": 14, "uniform": 8, "textured": 22, "constant": 4, "large": 7, "saturating": 8, "zeros": 1}
 """Kind of input → how many of it stand in the pool."""
+_EXTREMES = ("large", "saturating")
 
 
-def input_pool(shape: tuple[int, ...], seed: int, share: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def input_pool(
+    shape: tuple[int, ...], seed: int, share: int = 1, *, extremes: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """One mixed pool of inputs that serves every batch size.
 
     Args:
         shape: Of one input, `(channels, height, width)`.
         seed: Of what is drawn.
         share: Every kind of input is thinned out to one in so many, and at least one.
+        extremes: Whether inputs of many times the usual size are among them.
 
     Returns:
         float32 `(64, *shape)`, or as many as the share leaves, and the kind of each row.
     """
-    counts = {kind: -(-count // share) for kind, count in _POOL.items()}
+    counts = {kind: -(-count // share) for kind, count in _POOL.items() if extremes or kind not in _EXTREMES}
     random = np.random.default_rng(seed)
     makers: dict[str, Callable[[int], np.ndarray]] = {
         "normal": lambda n: random.standard_normal((n, *shape)),

@@ -20,6 +20,13 @@ def test_pool_is_mixed_seeded_and_varied() -> None:
     assert np.abs(images[kinds == "large"]).max() > 50 * np.abs(images[kinds == "uniform"]).max()
 
 
+def test_pool_may_be_thin_and_without_extremes() -> None:
+    images, kinds = input_pool(SHAPE, 0, share=8, extremes=False)
+    assert set(kinds) == {"normal", "uniform", "textured", "constant", "zeros"}
+    assert len(images) == len(kinds) == 8
+    assert np.abs(images).max() < 10
+
+
 def test_varied_images_differ_in_gain_offset_and_texture() -> None:
     images = varied_images((3, 40, 40), 32, np.random.default_rng(0)).astype(np.float64)
     gain = images.std(axis=(1, 2, 3))

@@ -151,8 +151,13 @@ def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
 
 
 def _pool(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs that prove a network; fewer for one that is usually run at small batches, since it is slow."""
-    return input_pool(source.shape, seed, share=1 if source.tune_batch >= _FULL_POOL else 8)
+    """The inputs that prove a network; for one that is usually run at small batches fewer, and without extremes.
+
+    Such a network is deep and slow. Inputs of many times the usual size saturate the attention of dozens of layers,
+    each of which then multiplies activations: that is chaos in float32, and no two runtimes agree.
+    """
+    deep = source.tune_batch < _FULL_POOL
+    return input_pool(source.shape, seed, share=8, extremes=False) if deep else input_pool(source.shape, seed)
 
 
 def _calibration(source: Source, settings: ExportSettings, progress: Progress) -> Calibration | None:

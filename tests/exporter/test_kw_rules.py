@@ -244,7 +244,7 @@ def test_extreme_attention(rule: str, name: str, scale: float, shift: float) -> 
     assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
 
 
-@pytest.mark.parametrize("rule", EXACT[:2])
+@pytest.mark.parametrize("rule", EXACT)
 @pytest.mark.parametrize("name", ["3x3 strided", "no padding", "1x1", "few channels"])
 def test_maps_of_another_size_than_the_traced_one(rule: str, name: str) -> None:
     layer = one(name)
@@ -353,6 +353,37 @@ def test_every_refusal_is_shown_for_a_kernel_of_another_dimension() -> None:
         make_plan([site], Target())
     assert set(caught.value.refusals) == set(RULE_IDS)
     assert "its kernel has 1 spatial axes" in str(caught.value)
+
+
+class Blocks(paddle.nn.Layer):
+    """Layers of many blocks, each alone with its cells; batch norms, ReLU and rows between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        manager = self.warehouse_manager = WarehouseManager(cell_inplane_ratio=0.5, cell_outplane_ratio=0.25)
+        self.stem = manager.reserve(3, 16, 3, 2, 1, warehouse_name="stem")
+        self.norm = paddle.nn.BatchNorm2D(16)
+        self.body = manager.reserve(16, 32, 3, 1, 1, bias=False, warehouse_name="body")
+        self.next_norm = paddle.nn.BatchNorm2D(32)
+        self.strided = manager.reserve(32, 24, 1, 2, warehouse_name="strided")
+        self.rows = manager.reserve(24, 20, warehouse_name="rows", layer_type="linear")
+        self.head = manager.reserve(20, 40, warehouse_name="head", layer_type="linear")
+        manager.allocate(self)
+
+    def forward(self, image: Any) -> Any:
+        x = paddle.nn.functional.relu(self.norm(self.stem(image)))
+        x = self.strided(paddle.nn.functional.relu(self.next_norm(self.body(x))))
+        x = self.rows(x.flatten(2).transpose([0, 2, 1]))
+        return self.head(paddle.nn.functional.relu(x).mean(1))
+
+
+@pytest.mark.parametrize("rule", EXACT)
+def test_every_backend_gives_the_answers_of_float64(rule: str, tmp_path: Path) -> None:
+    bundle = dyx.export(f"{__file__}:Blocks", shape=(3, 18, 22), out=tmp_path / "bundle", fold=(rule,), tune_batch=8)
+    assert {site["rule"] for site in bundle.manifest["plan"]["sites"]} == {rule}
+    report = dyx.check(bundle, batches=(1, 3))
+    assert not report.faults
+    assert [verdict.sentence() for verdict in report.parity.verdicts if not verdict.passed] == []
 
 
 def shared_network() -> Network:

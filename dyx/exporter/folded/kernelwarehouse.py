@@ -121,10 +121,14 @@ class FoldedCells(Layer):
 
     def of_rows(self, y: Any, x: Any) -> Any:
         """The output of `(B, blocks, positions, channels)`, for an input x."""
-        if self.linear:
-            y = y if y.shape[1] == 1 else y.transpose([0, 2, 1, 3])
-            return self.with_bias(y.reshape([0, *x.shape[1:-1], self.channels_out]))
-        return self.of_columns(y.transpose([0, 1, 3, 2]), x)
+        if not self.linear:
+            return self.of_columns(y.transpose([0, 1, 3, 2]), x)
+        blocks, positions = y.shape[1:3]
+        if blocks > 1 and positions > 1:
+            # In two steps: Paddle's oneDNN makes one of a matmul, the transpose [0, 2, 1, 3], a reshape and a bias,
+            # and adds the bias wrongly.
+            y = y.transpose([0, 1, 3, 2]).reshape([-1, self.channels_out, positions]).transpose([0, 2, 1])
+        return self.with_bias(y.reshape([0, *x.shape[1:-1], self.channels_out]))
 
     def of_columns(self, y: Any, x: Any) -> Any:
         """The output of `(B, blocks, channels, positions)`, for an input x."""
@@ -249,31 +253,35 @@ class CellsFirst(FoldedCells):
 
     def __init__(self, layer: KwParameters, size: tuple[int, ...]) -> None:
         super().__init__(layer)
-        constant(self, "cells", lying(layer).reshape(-1, self.cell_in, self.cell_out))
-        self.moves = moves(layer.geometry)
+        constant(self, "cells", lying(layer)[:, 0].swapaxes(0, 1).reshape(self.cell_in, -1))
+        self.size, self.moves = size, moves(layer.geometry)
         if self.moves:
-            taps, count = tap_table(layer.geometry, size), prod(size)
-            ends = np.arange(taps.shape[1]) * count
-            constant(self, "table", np.where(taps == count, taps.shape[1] * count, taps + ends).T.reshape(-1))
+            constant(self, "table", self._positions(size))
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
         alpha, grid = self.attention(x), self.grid
         rows = x if self.linear else x.flatten(2).transpose([0, 2, 1])
         positions = prod(rows.shape[1:-1])
-        made = paddle.matmul(rows.reshape([1, -1, self.cell_in]), self.cells)
-        made = made.reshape([self.cell_count, -1, positions, grid.in_, self.cell_out]).transpose([1, 3, 0, 2, 4])
-        made = made.reshape([0, grid.in_ * self.cell_count, positions * self.cell_out])
+        made = paddle.matmul(rows.reshape([-1, self.cell_in]), self.cells)
+        made = made.reshape([-1, positions, grid.in_, self.cell_count, self.cell_out]).transpose([0, 2, 3, 1, 4])
+        made = made.reshape([-1, grid.in_ * self.cell_count, positions * self.cell_out])
         alpha = alpha.reshape([0, grid.out * grid.spatial, grid.in_ * self.cell_count])
         taps = paddle.matmul(alpha, made).reshape([0, grid.out, grid.spatial * positions, self.cell_out])
-        return self.of_rows(self._walk(taps) if self.moves else taps, x)
+        return self.of_rows(self._walk(taps, tuple(x.shape[2:])) if self.moves else taps, x)
 
-    def _walk(self, taps: Any) -> Any:
+    def _walk(self, taps: Any, size: tuple[int, ...]) -> Any:
         """Sums `(B, blocks, positions', C_out)` of what taps `(B, blocks, taps · positions, C_out)` give."""
         taps = paddle.concat([taps, paddle.zeros_like(taps[:, :, :1])], axis=2)
-        moved = paddle.gather(taps, self.table.astype("int32"), axis=2)
-        spatial = self.grid.spatial
+        table = self.table if size == self.size else paddle.to_tensor(self._positions(size))
+        moved, spatial = paddle.gather(taps, table.astype("int32"), axis=2), self.grid.spatial
         return moved.reshape([0, self.grid.out, spatial, moved.shape[2] // spatial, self.cell_out]).sum(2)
+
+    def _positions(self, size: tuple[int, ...]) -> np.ndarray:
+        """`(taps · positions',)`: where each tap finds what it made, `taps · positions` where there is nothing."""
+        table, seen = tap_table(self.geometry, size), prod(size)
+        taps = table.shape[1]
+        return np.where(table == seen, taps * seen, table + np.arange(taps) * seen).T.reshape(-1)
 
 
 class StaticLinear(Layer):
