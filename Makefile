@@ -20,7 +20,7 @@ slow: $(READY) ## The slow tests alone.
 
 bench: $(READY) ## The recorded benchmarks, then the pages made from them: an hour, on a quiet machine.
 	$(BIN)/python benchmarks/gates.py
-	$(BIN)/python benchmarks/kw_against_frozen.py
+	$(BIN)/python benchmarks/kw_against_frozen.py --out benchmarks/results/kw1x-resnet18-cpu-8.json
 	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/models_page.py
 

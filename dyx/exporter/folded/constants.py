@@ -16,8 +16,10 @@ from dyx.nn.geometry import Geometry
 
 def constant(layer: Any, name: str, array: np.ndarray) -> None:
     """Give a layer a parameter with these values, in Paddle's default dtype."""
-    values = nn.initializer.Assign(np.ascontiguousarray(array))
-    setattr(layer, name, layer.create_parameter(list(array.shape), default_initializer=values))
+    # Not by Paddle's Assign: it takes thirty times as long, and fifteen times the memory.
+    parameter = layer.create_parameter(list(array.shape), default_initializer=nn.initializer.Constant(0.0))
+    parameter.set_value(np.ascontiguousarray(array, str(parameter.dtype).rpartition(".")[2]))
+    setattr(layer, name, parameter)
 
 
 class StaticConv(Layer):
