@@ -106,7 +106,7 @@ def _score_hooks(network: Any, random: np.random.Generator) -> list[Any]:
     # A block's router serves several layers and belongs to none of them.
     heads += [Scores(layer.fc, 1.0, 0.5) for layer in network.sublayers() if isinstance(layer, CondRouting)]
     # Dozens of strongly varying layers in a row amplify rounding until float32 means nothing; training avoids that.
-    calm = min(1.0, (_STRONG_HEADS / max(len(heads), 1)) ** 0.5)
+    calm = min(1.0, _STRONG_HEADS / max(len(heads), 1))
     return [head.layer.register_forward_post_hook(_spread(head, calm, random)) for head in heads]
 
 
