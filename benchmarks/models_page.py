@@ -6,7 +6,7 @@ python benchmarks/models_page.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from dyx.zoo import MODELS, PUBLISHED, Model
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-RECORD = RESULTS / "zoo-cpu-8.json"
+PAIRS = RESULTS / "zoo"
 RULES = RESULTS / "zoo-rules.json"
 PAGE = ROOT / "docs" / "models.md"
 
@@ -26,42 +26,36 @@ Every network that `dyx export` knows by name. This page is written by `python b
 - **published** is top-1 accuracy in percent, with its source beneath the table. dyx brings no weights: `--weights`
   takes them from the official repositories' checkpoints.
 - **rules** are those that `auto` chose for onnxruntime, and for how many layers.
-- **× baseline** is the speed relative to the plain network in its place, [95 % interval], at batch {batch} on
-  {backend}: {cpu}, {threads} threads, float32, seeded weights. Recorded in `benchmarks/results/{record}`.
+- **× baseline** is the speed relative to the plain network in its place, [95 % interval], float32, seeded weights, each
+  pair one interleaved run ({how}). `make bench` writes the records; – where there is none.
 
 """
 
 
 def page() -> str:
     """The whole text."""
-    record = json.loads(RECORD.read_text())
+    records = {path.stem: json.loads(path.read_text()) for path in sorted(PAIRS.glob("*.json"))}
     rules = json.loads(RULES.read_text())
-    ratios = dict(_ratios(record))
+    ratios = {name: _ratio(name, record) for name, record in records.items()}
     sources = list(dict.fromkeys(source for _, source in PUBLISHED.values()))
     rows = "\n".join(_row(model, rules.get(model.name, {}), ratios, sources) for model in MODELS)
     notes = "\n".join(f"{number}. {source}" for number, source in enumerate(sources, 1))
-    title = (
-        "| model | layers | parameters | published | rules | × baseline | paper |\n|---|---|---:|---:|---|---|---|\n"
-    )
-    return f"{_head(record)}{title}{rows}\n\nPublished where:\n\n{notes}\n"
+    names = "model", "layers", "parameters", "published", "rules", "× baseline", "paper"
+    title = f"| {' | '.join(names)} |\n|---|---|---:|---:|---|---|---|\n"
+    how = "; ".join(dict.fromkeys(map(_how, records.values()))) or "none is recorded yet"
+    return f"{HEAD.format(how=how)}{title}{rows}\n\nPublished where:\n\n{notes}\n"
 
 
-def _head(record: Mapping[str, Any]) -> str:
+def _how(record: Mapping[str, Any]) -> str:
+    """Where and how a pair was measured, in words."""
     first = record["contenders"][0]
-    return HEAD.format(
-        batch=record["settings"]["batch"],
-        backend=first["contender"]["backend"],
-        cpu=record["environment"]["cpu"]["model"],
-        threads=first["threads"],
-        record=RECORD.name,
-    )
+    place = f"{record['environment']['cpu']['model']}, {first['threads']} threads"
+    return f"batch {record['settings']['batch']} on {first['contender']['backend']}, {place}"
 
 
-def _ratios(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for row in record["summary"]:
-        if row["ratio"]:
-            low, high = row["ratio"]["low"], row["ratio"]["high"]
-            yield row["name"], f"{row['ratio']['value']:.2f} [{low:.2f} {high:.2f}]"
+def _ratio(name: str, record: Mapping[str, Any]) -> str:
+    (ratio,) = [row["ratio"] for row in record["summary"] if row["name"] == name]
+    return f"{ratio['value']:.2f} [{ratio['low']:.2f} {ratio['high']:.2f}]"
 
 
 def _row(model: Model, rules: Mapping[str, int], ratios: Mapping[str, str], sources: list[str]) -> str:

@@ -2,8 +2,8 @@
 
     python benchmarks/zoo.py [--batch 8] [--seconds 3] [--backend onnxruntime] [--only NAME …]
 
-Bundles go to bundles/zoo and are kept; what is there already is not exported again. The comparison is written to
-benchmarks/results/zoo-cpu-<batch>.json, the rules that were chosen to benchmarks/results/zoo-rules.json.
+Bundles go to bundles/zoo and are kept; what is there already is not exported again. Each pair is one interleaved run,
+written to benchmarks/results/zoo/<model>.json; the rules that were chosen to benchmarks/results/zoo-rules.json.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dyx.zoo import MODELS, find_model
 BUNDLES = Path("bundles/zoo")
 RESULTS = Path(__file__).parent / "results"
 RULES = RESULTS / "zoo-rules.json"
+PAIRS = RESULTS / "zoo"
 
 
 def bundle_of(name: str) -> Bundle:
@@ -37,10 +38,9 @@ def bundle_of(name: str) -> Bundle:
 
 
 def pair(name: str, backend: str) -> list[Contender]:
-    """A model and its baseline, in a group of their own."""
+    """A model and its baseline."""
     sides = [(name, False), (find_model(name).baseline or name, True)]
-    made = [bundle_contender(bundle_of(side), backend, device="cpu", baseline=base) for side, base in sides]
-    return [Contender(**{**one.to_json(), "group": f"{name} on {backend}"}) for one in made]
+    return [bundle_contender(bundle_of(side), backend, device="cpu", baseline=base) for side, base in sides]
 
 
 def tell_on_stdout() -> Progress:
@@ -72,11 +72,13 @@ def main() -> None:
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--only", nargs="*", default=[model.name for model in MODELS if model.baseline])
     options = parser.parse_args()
-    contenders = [one for name in options.only for one in pair(name, options.backend)]
-    record_rules(options.only)
-    found = bench(contenders, batch=options.batch, seconds=options.seconds, progress=tell_on_stdout())
-    found.save(RESULTS / f"zoo-cpu-{options.batch}.json")
-    stdout().print(tabulate(found))
+    PAIRS.mkdir(exist_ok=True)
+    for name in options.only:
+        contenders = pair(name, options.backend)
+        record_rules([name])
+        found = bench(contenders, batch=options.batch, seconds=options.seconds, progress=tell_on_stdout())
+        found.save(PAIRS / f"{name}.json")
+        stdout().print(tabulate(found))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _ADAPTERS: dict[str, LayerAdapter] = {
     "Dynamic_conv2d": DYNAMIC_CONV,
     "ECA": ECA_GATE,
     "ECALayer": ECA_GATE,
+    "ECAModule": ECA_GATE,
     "eca_layer": ECA_GATE,
     "KWConv2D": KW,
     "KWLinear": KW,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dyx.errors import LayerUnreadable
-from dyx.nn.framework import Layer, functional, nn
+from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.gate import GateParameters, gate_adapter
 from dyx.nn.reading import array_of, attribute
 
@@ -51,17 +51,49 @@ class EcaParameters(GateParameters):
 
     kernel: np.ndarray
 
+    def matrix(self, channels: int) -> np.ndarray:
+        """The convolution over C channels as a banded matrix `(C, C)`."""
+        import numpy as np
+
+        reach, matrix = len(self.kernel) // 2, np.zeros((channels, channels))
+        for at, tap in enumerate(self.kernel):
+            matrix += tap * np.eye(channels, k=at - reach)
+        return matrix
+
 
 def read_eca(layer: Any) -> EcaParameters:
     """The parameters of an `ECA`: `conv` is a Conv1D from one channel to one, without bias. Raises LayerUnreadable."""
     name, conv = type(layer).__name__, attribute(layer, "conv")
+    if not isinstance(conv, nn.Conv1D):
+        raise LayerUnreadable(name, f"its conv is a {type(conv).__name__}, not a Conv1D")
     weight = array_of(conv, "weight")
-    if weight.ndim != 3 or weight.shape[:2] != (1, 1) or weight.shape[2] % 2 == 0:
+    if weight.shape[:2] != (1, 1) or weight.shape[2] % 2 == 0:
         raise LayerUnreadable(name, f"its conv has a weight {list(weight.shape)}, not (1, 1, k) with k odd")
-    if attribute(conv, "bias", name) is not None:
+    if conv.bias is not None:
         raise LayerUnreadable(name, "its conv has a bias")
-    return EcaParameters(weight[0, 0])
+    parameters = EcaParameters(weight[0, 0])
+    if not _is_matrix(conv, parameters):
+        raise LayerUnreadable(
+            name, f"its conv, {conv.extra_repr()}, does not give a score per channel, zeros at the ends"
+        )
+    return parameters
 
 
-ECA_GATE = gate_adapter(read_eca)
+def _is_matrix(conv: Any, parameters: EcaParameters) -> bool:
+    """Whether a convolution does what its kernel says, whatever its stride, padding and dilation are called."""
+    import numpy as np
+
+    channels = 2 * len(parameters.kernel) + 1
+    with paddle.no_grad():
+        made = conv(paddle.eye(channels, dtype=conv.weight.dtype).unsqueeze(1)).numpy()
+    wanted = parameters.matrix(channels).T[:, None]
+    return made.shape == wanted.shape and bool(np.allclose(made, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max()))
+
+
+def _factors(layer: Any, x: Any) -> Any:
+    means = x.mean([2, 3]).unsqueeze(1)
+    return functional.sigmoid(layer.conv(means)).squeeze(1)
+
+
+ECA_GATE = gate_adapter(read_eca, _factors)
 """Efficient channel attention."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dyx.nn.reading import LayerAdapter, Scores
-
-_LEAST = 1e-30
-"""Added to sums that may be zero."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +28,16 @@ class GateParameters:
         return 1
 
 
-def gate_adapter(read: Callable[[Any], GateParameters]) -> LayerAdapter:
-    """The adapter of a gate. Gates have no temperature, and vary enough as they are drawn."""
-    return LayerAdapter("gate", read, _no_scores, attention=_gates)
+def gate_adapter(
+    read: Callable[[Any], GateParameters],
+    factors: Callable[[Any, Any], Any],
+    scores: Callable[[Any], Sequence[Scores]] = lambda _layer: (),
+) -> LayerAdapter:
+    """The adapter of a gate; gates have no temperature.
 
-
-def _no_scores(_layer: Any) -> tuple[Scores, ...]:
-    return ()
-
-
-def _gates(layer: Any, x: Any) -> tuple[Any]:
-    """Factors `(B, C)`, from what the layer makes of an input: `Σ |g x| / Σ |x| = g`, as g is not negative."""
-    return (layer(x).abs().sum([2, 3]) / (x.abs().sum([2, 3]) + _LEAST),)
+    Args:
+        read: A layer's parameters.
+        factors: From a layer and its input to `(B, C)`. It must not call the layer: that is being called when it asks.
+        scores: The sublayers that make the factors' scores, where they vary too little as they are drawn.
+    """
+    return LayerAdapter("gate", read, scores, attention=lambda layer, x: (factors(layer, x),))

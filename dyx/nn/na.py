@@ -114,5 +114,5 @@ def _no_scores(_layer: Any) -> tuple[Scores, ...]:
 NA_CONSTANT = LayerAdapter("na", read_na, _no_scores)
 """The articles' layer, a constant in exact arithmetic."""
 
-NANET_GATE = gate_adapter(read_nanet)
+NANET_GATE = gate_adapter(read_nanet, lambda layer, x: NANet.gate(layer, x).flatten(1))
 """The authors' layer."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dyx.errors import LayerUnreadable
 from dyx.nn.framework import Layer, functional, nn
 from dyx.nn.gate import GateParameters, gate_adapter
-from dyx.nn.reading import attribute, matrix_of
+from dyx.nn.reading import Scores, attribute, matrix_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,5 +75,16 @@ def read_se(layer: Any) -> SeParameters:
     return SeParameters(*fc1, *fc2)
 
 
-SE_GATE = gate_adapter(read_se)
+def _factors(layer: Any, x: Any) -> Any:
+    return SqueezeExcite.gate(layer, x).flatten(1)
+
+
+def _scores(layer: Any) -> tuple[Scores]:
+    return (Scores(layer.fc2, SPREAD, CENTRE),)
+
+
+SPREAD, CENTRE = 1.5, 1.0
+"""Deviation of a score over inputs, and of the scores' means: some gates then are closed, and some open."""
+
+SE_GATE = gate_adapter(read_se, _factors, _scores)
 """Squeeze and excitation."""

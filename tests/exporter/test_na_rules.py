@@ -12,8 +12,9 @@ from paddle import nn
 
 import dyx
 from dyx.census import take_census
-from dyx.errors import LayerUnreadable
+from dyx.errors import FoldRefused, LayerUnreadable
 from dyx.inputs import input_pool
+from dyx.nn.dyconv import DYConv2D
 from dyx.nn.na import NA, read_na
 
 
@@ -79,6 +80,34 @@ def test_convolution_that_others_read_too_stays() -> None:
     net.eval()
     static = dyx.fold(net, shape=(3, 12, 12))
     assert "Scale" in [type(found).__name__ for found in static.sublayers()]
+
+
+def test_one_channel_is_refused() -> None:
+    with pytest.raises(FoldRefused, match="standardised over channels, and there is one only"):
+        dyx.fold(layer(), shape=(1, 5, 5))
+
+
+def test_batch_norm_that_a_dynamic_convolution_takes_is_left_to_it() -> None:
+    class Both(nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.na = DYConv2D(8, 4, 3, num_experts=2), nn.BatchNorm2D(4), layer()
+
+        def forward(self, x: Any) -> Any:
+            return self.na(self.norm(self.conv(x))).mean([2, 3])
+
+    net = Both()
+    net.norm._mean.set_value(np.array([0.5, -1, 2, 1], "float32"))
+    net.eval()
+    static = dyx.fold(net, shape=(8, 12, 12))
+    kinds = [type(found).__name__ for found in static.sublayers()]
+    assert "BatchNorm2D" not in kinds
+    assert kinds.count("Scale") == 1
+    x = paddle.to_tensor(np.random.default_rng(0).standard_normal((3, 8, 12, 12)))
+    factor = 1 / (1 + np.exp(-np.float64(np.float32(0.3))))
+    exact = net.to(dtype="float64")
+    wanted = (exact.norm(exact.conv(x)) * factor).mean([2, 3]).numpy()
+    assert np.abs(static.to(dtype="float64")(x).numpy() - wanted).max() < 1e-6 * np.abs(wanted).max()
 
 
 def test_exported_network_costs_what_plain_alexnet_costs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,14 @@ def test_nearest_rule_is_offered() -> None:
 def test_targets_that_cannot_be_priced(target: Target) -> None:
     with pytest.raises(InvalidOption):
         check_target(target)
+
+
+def test_lossy_rule_is_cheapest_and_still_only_taken_when_asked_for() -> None:
+    calibrated = replace(site(), mean_attention=(np.array([0.5, 0.5]),))
+    (decision,) = make_plan([calibrated], Target()).decisions
+    assert decision.rule != "dyconv/mean-attention"
+    reason = decision.passed_over["dyconv/mean-attention"]
+    assert reason.startswith("only approximates the layer; taken when asked for (")
+    asked = make_plan([calibrated], Target(), ["dyconv/mean-attention"])
+    assert asked.is_lossy
+    assert asked.decisions[0].price_s < decision.price_s

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from dyx.exporter.folded.constants import constant
 from dyx.nn.eca import EcaParameters
-from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.framework import Layer, functional
 from dyx.nn.na import EPSILON, NaParameters
 from dyx.nn.se import SeParameters
 
-_WIDEST = 512
-"""Channels up to which ECA's convolution over channels is a full matrix: it grows with their square."""
+WIDEST_MATRIX = 256
+"""Channels up to which ECA's convolution over channels is a matrix; it grows with their square."""
 
 
-class EcaGate(Layer):
-    """ECA's factors: the convolution over channels as one 1×1 convolution with a banded matrix, no axis moved.
+def means(x: Any) -> Any:
+    """Means over positions, `(B, C, 1, 1)`. OpenVINO takes twice as long for global pooling and others as long."""
+    return functional.avg_pool2d(x, x.shape[2:], stride=1)
+
+
+class EcaMatrix(Layer):
+    """ECA's factors for few channels: its convolution over channels as one 1×1 convolution, no axis moved.
 
     Args:
         layer: As it was read.
@@ -27,26 +34,35 @@ class EcaGate(Layer):
 
     def __init__(self, layer: EcaParameters, channels: int) -> None:
         super().__init__()
-        self.pool, self.channels = nn.AdaptiveAvgPool2D(1), channels
-        self.reach = len(layer.kernel) // 2
-        offsets = range(-self.reach, self.reach + 1)
-        if channels <= _WIDEST:
-            bands = [tap * np.eye(channels, k=offset) for tap, offset in zip(layer.kernel, offsets, strict=True)]
-            constant(self, "weight", np.sum(bands, axis=0)[:, :, None, None])
-        else:
-            constant(self, "weight", layer.kernel[None, None])
+        constant(self, "weight", layer.matrix(channels)[:, :, None, None])
 
     def forward(self, x: Any) -> Any:
         """Factors `(B, C, 1, 1)`."""
-        means = self.pool(x)
-        if self.channels <= _WIDEST:
-            return functional.sigmoid(functional.conv2d(means, self.weight))
-        scores = functional.conv1d(means.reshape([0, 1, self.channels]), self.weight, padding=self.reach)
+        return functional.sigmoid(functional.conv2d(means(x), self.weight))
+
+
+class EcaRow(Layer):
+    """ECA's factors for many channels: its convolution over channels along a row, `(B, 1, 1, C)`.
+
+    Args:
+        layer: As it was read.
+        channels: C.
+    """
+
+    def __init__(self, layer: EcaParameters, channels: int) -> None:
+        super().__init__()
+        self.channels, self.reach = channels, len(layer.kernel) // 2
+        constant(self, "weight", layer.kernel[None, None, None])
+
+    def forward(self, x: Any) -> Any:
+        """Factors `(B, C, 1, 1)`."""
+        row = means(x).reshape([0, 1, 1, self.channels])
+        scores = functional.conv2d(row, self.weight, padding=[0, self.reach])
         return functional.sigmoid(scores).reshape([0, self.channels, 1, 1])
 
 
 class SeGate(Layer):
-    """The factors of squeeze and excitation.
+    """The factors of squeeze and excitation, `relu6(s + 3) / 6 = clip(s / 6 + 1/2, 0, 1)` with 1/6 in the last layer.
 
     Args:
         layer: As it was read.
@@ -54,69 +70,98 @@ class SeGate(Layer):
 
     def __init__(self, layer: SeParameters) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2D(1)
-        for name, array in (("fc1", layer.fc1_weight), ("fc2", layer.fc2_weight)):
+        for name, array in (("fc1", layer.fc1_weight), ("fc2", layer.fc2_weight / 6)):
             constant(self, f"{name}_weight", array[:, :, None, None])
         constant(self, "fc1_bias", layer.fc1_bias)
-        constant(self, "fc2_bias", layer.fc2_bias)
+        constant(self, "fc2_bias", layer.fc2_bias / 6)
 
     def forward(self, x: Any) -> Any:
         """Factors `(B, C, 1, 1)`."""
-        hidden = functional.relu(functional.conv2d(self.pool(x), self.fc1_weight, self.fc1_bias))
-        return functional.relu6(functional.conv2d(hidden, self.fc2_weight, self.fc2_bias) + 3) / 6
+        hidden = functional.relu(functional.conv2d(means(x), self.fc1_weight, self.fc1_bias))
+        return functional.hardsigmoid(functional.conv2d(hidden, self.fc2_weight, self.fc2_bias), slope=1.0, offset=0.5)
 
 
-class NaGate(Layer):
-    """NANet's factors. Means over channels are products with a constant: runtimes do that well, and reductions badly.
+class NaNetGate(Layer):
+    """NANet's factors, all sums written as means that every runtime is quick at.
+
+    Means over channels are 1×1 convolutions: Paddle's own mean over channels falls back to a slow kernel, and prints
+    that it does. A mean in place of a sum over P positions, and a deviation with C in place of C - 1, change a scale;
+    the small constant beside the deviation and w make that good.
 
     Args:
         layer: As it was read.
-        channels: C.
+        channels: C, at least 2.
     """
 
     def __init__(self, layer: NaParameters, channels: int) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2D(1)
-        constant(self, "average", np.full((1, channels, 1, 1), 1 / channels))
-        constant(self, "shares", np.full((channels, 1), 1 / channels))
-        # The unbiased variance is the mean of squares times this.
-        self.unbiased = channels / (channels - 1)
-        self.scale, self.shift = layer.scale, layer.shift
+        self.unbias = (channels / (channels - 1)) ** 0.5
+        constant(self, "mean", np.full((1, channels, 1, 1), 1 / channels))
+        self.scale, self.shift = layer.scale / self.unbias, layer.shift
 
     def forward(self, x: Any) -> Any:
         """Factors `(B, C, 1, 1)`."""
-        channels, height, width = x.shape[1:]
-        means = functional.conv2d(x, self.average)
-        distance = (means - self.pool(means)).abs().reshape([0, height * width])
-        closeness = functional.softmax(-distance, axis=-1).reshape([0, height * width, 1])
-        context = paddle.matmul(x.reshape([0, channels, height * width]), closeness).reshape([0, channels])
-        centred = context - paddle.matmul(context, self.shares)
-        deviation = (paddle.matmul(centred * centred, self.shares) * self.unbiased).sqrt() + EPSILON
-        return functional.sigmoid(centred / deviation * self.scale + self.shift).reshape([0, channels, 1, 1])
+        positions = prod(x.shape[2:])
+        centred = self._centred(means(x * self._closeness(x)))
+        deviation = functional.conv2d(centred * centred, self.mean).sqrt()
+        standardised = centred / (deviation + EPSILON / positions / self.unbias)
+        return functional.sigmoid(standardised * self.scale + self.shift)
+
+    def _closeness(self, x: Any) -> Any:
+        """`softmax_p(-|m_p - mean m|)`, `(B, 1, H, W)`, of the mean m over channels."""
+        values = functional.conv2d(x, self.mean)
+        distance = (values - means(values)).abs()
+        weights = functional.softmax(-distance.reshape([0, prod(x.shape[2:])]), axis=-1)
+        return weights.reshape([0, 1, *x.shape[2:]])
+
+    def _centred(self, values: Any) -> Any:
+        return values - functional.conv2d(values, self.mean)
 
 
-def gate_of(layer: Any, channels: int) -> Any:
-    """The static layer that makes the factors of a gate."""
-    if isinstance(layer, EcaParameters):
-        return EcaGate(layer, channels)
-    return SeGate(layer) if isinstance(layer, SeParameters) else NaGate(layer, channels)
+def _eca(layer: EcaParameters, channels: int) -> Any:
+    return (EcaMatrix if channels <= WIDEST_MATRIX else EcaRow)(layer, channels)
+
+
+GATES: Mapping[type, Callable[[Any, int], Any]] = {
+    EcaParameters: _eca,
+    SeParameters: lambda layer, _channels: SeGate(layer),
+    NaParameters: NaNetGate,
+}
+"""What a gate was read into → what builds the layer that makes its factors, given that and the channels."""
 
 
 class Gated(Layer):
-    """`then(x) · gate(x)`: the factors are those of x, and meet it where it is small.
+    """`x · gate(x)`.
 
     Args:
         gate: Makes `(B, C, 1, 1)`.
-        then: Static layers that a positive factor may pass.
     """
 
-    def __init__(self, gate: Any, *then: Any) -> None:
+    def __init__(self, gate: Any) -> None:
         super().__init__()
-        self.gate, self.then = gate, nn.Sequential(*then)
+        self.gate = gate
 
     def forward(self, x: Any) -> Any:
-        """`(B, C, H', W')`."""
-        return self.then(x) * self.gate(x)
+        """`(B, C, H, W)`."""
+        return x * self.gate(x)
+
+
+class PooledGate(Layer):
+    """`relu(pool(x) · gate(x))`: the factors are those of x, and meet it where it is small.
+
+    Args:
+        gate: Makes `(B, C, 1, 1)`.
+        pool: Max pooling.
+        relu: A ReLU, or an identity.
+    """
+
+    def __init__(self, gate: Any, pool: Any, relu: Any) -> None:
+        super().__init__()
+        self.gate, self.pool, self.relu = gate, pool, relu
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C, H', W')`. The ReLU comes last: runtimes fuse it into the product, and the map is small by then."""
+        return self.relu(self.pool(x) * self.gate(x))
 
 
 class Scale(Layer):
@@ -138,9 +183,8 @@ class Scale(Layer):
 def scaled(layer: Any, factor: np.ndarray) -> Any:
     """A copy of a convolution or batch norm whose outputs are multiplied by a factor `(C,)`, or `(1,)`."""
     copied = copy.deepcopy(layer)
-    channels = len(layer.bias if layer.bias is not None else layer.weight)
-    factor = np.broadcast_to(factor, channels)
-    weight = np.ones(channels) if layer.weight is None else layer.weight.numpy()
+    # A batch norm may come without a weight, which then is 1.
+    weight = np.ones(layer._mean.shape) if layer.weight is None else layer.weight.numpy()
     constant(copied, "weight", weight * factor.reshape(-1, *(1,) * (weight.ndim - 1)))
     if layer.bias is not None:
         constant(copied, "bias", layer.bias.numpy() * factor)
