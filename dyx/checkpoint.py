@@ -30,6 +30,7 @@ COUNTER = "num_batches_tracked"
 """What torch's batch norms count. No forward in eval mode needs it."""
 
 _ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")
+_BUFFER_MODULES = ("numpy._core.numeric", "numpy.core.numeric")
 
 _SAFETENSORS_DTYPES = {
     "F64": "<f8",
@@ -53,13 +54,19 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
+def _dtype(kind: Any, align: Any = False, copy: Any = False) -> Any:
+    """A numpy dtype. Old files give the two flags as numbers, of which numpy 2.4.0 to 2.4.4 warn."""
+    return np.dtype(kind, bool(align), bool(copy))
+
+
 def _allowed() -> dict[tuple[str, str], Any]:
     """Everything that an honest file refers to (protocols 2 to 5, numpy 1 and 2)."""
     rebuild = np.array(0).__reduce__()[0]
+    from_buffer = np.zeros(1).__reduce_ex__(5)[0]
     scalar = np.float32(0).__reduce__()[0]
     names: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy", "dtype"): _dtype,
         ("_codecs", "encode"): _latin1,
         ("builtins", "tuple"): tuple,
         ("__builtin__", "tuple"): tuple,
@@ -68,14 +75,16 @@ def _allowed() -> dict[tuple[str, str], Any]:
     for module in _ARRAY_MODULES:
         names[module, "_reconstruct"] = rebuild
         names[module, "scalar"] = scalar
+    for module in _BUFFER_MODULES:
+        names[module, "_frombuffer"] = from_buffer
     return names
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """An unpickler that knows arrays and plain containers and refuses every other name."""
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        super().__init__(file)
+    def __init__(self, file: IO[bytes], path: Path, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
         self._path = path
         self._known = _allowed()
 
@@ -89,6 +98,21 @@ class _ArrayUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         """No honest state dict holds one. Raises CheckpointUnsafe."""
         raise CheckpointUnsafe(self._path, f"a persistent object {pid!r}")
+
+
+def read_arrays(file: IO[bytes], path: Path, encoding: str = "ASCII") -> Any:
+    """What a pickle of arrays and plain containers holds.
+
+    Args:
+        file: At a pickle.
+        path: For messages.
+        encoding: Of the strings of Python 2; `"bytes"` leaves them as they are.
+
+    Raises:
+        CheckpointUnsafe: It names something else. Nothing was run.
+        Exception: Almost any other: it is damaged.
+    """
+    return _ArrayUnpickler(file, path, encoding).load()
 
 
 @dataclass(frozen=True)
@@ -167,7 +191,7 @@ def _check_present(path: Path) -> None:
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
-            content = _ArrayUnpickler(file, path).load()
+            content = read_arrays(file, path)
     except CheckpointUnsafe:
         raise
     except Exception as error:  # a damaged pickle can raise almost anything

@@ -14,6 +14,7 @@ from dyx.errors import DyxError, InvalidOption, ParityMissed
 
 if TYPE_CHECKING:
     from dyx.checks import CheckReport
+    from dyx.evaluation import Evaluation
 
 ABOUT = "Fold, export, prove and benchmark dynamic convolutional networks from PaddlePaddle."
 
@@ -64,6 +65,10 @@ TuneBackend = Annotated[str, typer.Option(metavar="NAME", help="Backend that rul
 Calibrate = Annotated[
     Path | None,
     typer.Option(metavar="DIR|NPZ", help="Images for rules that fix attention at its mean, as dyconv/mean-attention."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="NAME[:PATH]", help="digits, cifar10:FILE.tar.gz, cifar100:FILE.tar.gz or folder:DIR."),
 ]
 Backends = Annotated[
     list[str],
@@ -301,6 +306,124 @@ def bench(
     if save is not None:
         comparison.save(Path(save))
     return console.stdout().print(tabulate(comparison))
+
+
+@app.command(epilog="Example: dyx train alexnet-dy --data cifar10:cifar-10-python.tar.gz --out runs/mine")
+def train(
+    model: Model = "alexnet-dy",
+    data: Data = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="dyconv, gates, digits, imagenet; by default the model's own.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="In place of the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(metavar="N", help="Pictures per step, in place of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="R", help="In place of the recipe's.")] = None,
+    mixup: Annotated[float | None, typer.Option(metavar="ALPHA", help="Mix pairs of pictures; 0 for none.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of weights, order, augmentation, dropout; 42 by default.")
+    ] = None,
+    shape: Shape = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/<model> by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
+    form: Annotated[
+        str, typer.Option(metavar="auto|NAME", help="Of dynamic layers: grouped, columns, mix-outputs, or the fastest.")
+    ] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(metavar="float32|mixed", help="mixed: bfloat16 where that is safe.")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes that prepare pictures.")] = 0,
+    save_every: Annotated[
+        float, typer.Option(metavar="S", help="Seconds after which the state is kept: what a kill costs at most.")
+    ] = 60.0,
+    log_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For VisualDL or TensorBoard, where either is installed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network by its article's recipe: on digits without any download, on CIFAR or on folders of pictures.
+
+    A run keeps its best and last weights, its temperature, curves and figures. Killed, it goes on with --resume as if
+    nothing had happened. The recipes: dyconv (SGD, 100 epochs), gates (Adam, 50), digits (Adam, 10), imagenet.
+    """
+    from dyx.train.loop import train as train_model
+
+    given = {key: value for key, value in locals().items() if key not in ("model", "as_json", "train_model")}
+    with console.TrainingLines() as lines:
+        run = train_model(model, watch=lines, **given | {"shape": _shape(shape)})
+    if as_json:
+        return _print_json({"run": str(run.path), **run.record})
+    from dyx.tables import run_table
+
+    out_console = console.stdout()
+    out_console.print(run_table(run.record))
+    return out_console.print(
+        f"{run.path}: best/ and final/ weights, run.json, log.csv, pictures\n"
+        f"next: dyx export {model} --weights {run.path}",
+        soft_wrap=True,
+    )
+
+
+@app.command(name="eval", epilog="Example: dyx eval bundles/alexnet-dy --backend openvino --against runs/alexnet-dy")
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A training run, or an exported bundle.")],
+    data: Data = None,
+    split: Annotated[str, typer.Option(metavar="held-out|train", help="Which of its pictures.")] = "held-out",
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN|BUNDLE", help="Count where another network answers the same.")
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="Of a bundle: onnxruntime, openvino, paddle.")] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the confusion matrix: .png, .svg or .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Count right answers on labelled pictures: of a run's dynamic network, or of an artifact on any backend."""
+    from dyx.evaluation import evaluate as evaluate_runner
+    from dyx.target import Agreement, data_of, open_target, pictures_of
+
+    images = pictures_of(data or data_of(target), split)
+
+    def answers(path: Path, chosen: str) -> Evaluation:
+        with open_target(path, chosen, device, threads) as runner, console.Bar() as bar:
+            return evaluate_runner(runner, images, meter=lambda share: bar(f"{runner.contract.name}", share))
+
+    found = answers(target, backend)
+    agreement = None if against is None else Agreement.between(found, answers(against, "auto"))
+    if plot is not None:
+        from dyx.figures import confusion, save_figure
+
+        save_figure(confusion(found.confusion, found.labels), plot)
+    if as_json:
+        return _print_json({**found.to_json(), "against": agreement and agreement.to_json()})
+    from dyx.tables import evaluation_tables
+
+    console.stdout().print(*evaluation_tables(found, f"{split} pictures"))
+    return console.stdout().print(agreement.sentence(), soft_wrap=True) if agreement else None
+
+
+@app.command(epilog="Example: dyx report runs/alexnet-dy --out report.html")
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `dyx train` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page; report.html in the run's folder by default.")
+    ] = None,
+) -> None:
+    """Draw a page that needs nothing else: curves, pictures with predictions, every figure of a training run."""
+    from dyx.report.page import write_page
+    from dyx.report.run import run_page
+    from dyx.runs import PREDICTIONS, read_run
+
+    found = read_run(run)
+    pictures = found.path / PREDICTIONS
+    page = run_page(found.record, pictures.read_bytes() if pictures.is_file() else None)
+    place = out or found.path / "report.html"
+    write_page(page, place)
+    console.stdout().print(f"{place}", soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,6 +82,56 @@ class Steps:
         if self._step:
             self._console.print(f"[dim]{time.perf_counter() - self._since_s:6.1f} s[/]  {self._step}")
         self._step = ""
+
+
+class TrainingLines:
+    """A training run as it goes: a bar with images/s and the time left on a terminal, a line per epoch anywhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:3.0f} %"))
+        self._console = stderr()
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("left"), console=self._console, transient=True
+        )
+        self._task = self._progress.add_task("", total=1.0)
+
+    def doing(self, text: str) -> None:
+        """A plain line."""
+        from rich.markup import escape
+
+        self._console.print(f"[dim]·[/] {escape(text)}")
+        self._progress.update(self._task, description=escape(text))
+
+    def note(self, text: str) -> None:
+        """A note."""
+        show_note(text)
+
+    def step(self, text: str, share: float) -> None:
+        """The bar moves."""
+        from rich.markup import escape
+
+        self._progress.update(self._task, description=escape(text), completed=share)
+
+    def epoch(self, row: Mapping[str, Any], epochs: int) -> None:
+        """A line of figures."""
+        heat = "".join(f"  T {value:g}" for value in row["temperature"].values())
+        self._console.print(
+            f"[dim]{row['seconds']:6.1f} s[/]  epoch {row['epoch']}/{epochs}  loss {row['loss']:.3f}"
+            f"  train {row['accuracy']:.1%}  held out [bold]{row['held_out_accuracy']:.2%}[/]{heat}"
+            f"  {row['images_per_s']:.0f} images/s"
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
 
 
 class Bar:

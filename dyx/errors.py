@@ -7,7 +7,8 @@ DyxError                      exit 1 unless noted
 │   ├── InvalidOption         an option's value
 │   ├── OptionNeeded          an option that this call cannot do without
 │   ├── OutputExists          the output is there and --force was not given
-│   └── RuleMatchesNothing    a rule asked for that governs no layer of the network
+│   ├── RuleMatchesNothing    a rule asked for that governs no layer of the network
+│   └── RunDiffers            a run to be resumed that was begun with other settings
 ├── PackageMissing            an optional package; names the extra that brings it
 ├── DeviceMissing             a device that the backend cannot reach here
 ├── CheckpointError
@@ -24,6 +25,9 @@ DyxError                      exit 1 unless noted
 ├── BundleError
 │   ├── BundleMissing         no bundle there
 │   └── BundleAltered         a file is missing, unreadable or has another hash
+├── DataUnusable              labelled pictures that are missing, damaged or not what they should be
+├── RunUnreadable             no training run there, or one that cannot be used yet
+├── TrainingDiverged          a loss that is NaN or infinite
 ├── ImageUnreadable           a file that is no image
 ├── InvalidTensor             an array of another dtype or shape than the spec asks for
 ├── OutputUnwritable          an output file or folder that cannot be written
@@ -84,8 +88,8 @@ class OptionNeeded(UsageError):
 class OutputExists(UsageError):
     """The output is there already."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} exists already", "--force replaces it whole, --out writes elsewhere")
+    def __init__(self, path: Path, hint: str = "--force replaces it whole") -> None:
+        super().__init__(f"{path} exists already", f"{hint}, --out writes elsewhere")
 
 
 class RuleMatchesNothing(UsageError):
@@ -97,6 +101,18 @@ class RuleMatchesNothing(UsageError):
             f"--fold {rule} matches no layer of {model}",
             f"kinds of dynamic layer found there: {found}; `dyx plan {model}` lists the sites",
         )
+
+
+class RunDiffers(UsageError):
+    """A run to be resumed was begun with other settings; all of them are listed."""
+
+    def __init__(self, path: Path, differences: Mapping[str, tuple[object, object]]) -> None:
+        listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in differences.items())
+        super().__init__(
+            f"the run at {path} cannot be resumed otherwise than it was begun: {listed}",
+            "leave those options out to go on with it, or begin another run with --out",
+        )
+        self.differences = dict(differences)
 
 
 class PackageMissing(DyxError):
@@ -257,6 +273,31 @@ class BundleAltered(BundleError):
         listed = ", ".join(f"{name} {fault}" for name, fault in faults.items())
         super().__init__(f"bundle {path} is not as it was written: {listed}", "export it again, or copy it again")
         self.faults = dict(faults)
+
+
+class DataUnusable(DyxError):
+    """Labelled pictures cannot be used: missing, damaged, or not laid out as they should be."""
+
+    def __init__(self, source: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"cannot use data {source}: {reason}", hint)
+
+
+class RunUnreadable(DyxError):
+    """There is no training run at a path, or one that cannot be used."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"no usable training run at {path}: {reason}", "`dyx train` begins one")
+
+
+class TrainingDiverged(DyxError):
+    """A loss is NaN or infinite."""
+
+    def __init__(self, loss: float, epoch: int, step: int, learning_rate: float, kept: str) -> None:
+        super().__init__(
+            f"training diverged: the loss is {loss} at step {step} of epoch {epoch}, learning rate {learning_rate:g};"
+            f" {kept}",
+            "begin again with a smaller --learning-rate, and look at the pictures and labels of that data",
+        )
 
 
 class ImageUnreadable(DyxError):

@@ -1,9 +1,10 @@
-"""Folders that appear whole or not at all."""
+"""Folders and files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import sys
@@ -51,6 +52,28 @@ def written_whole(target: Path, *, replace: bool) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def write_file_whole(path: Path, content: bytes) -> None:
+    """Write a file that is, at any instant and after any failure, what it was before or all of `content`.
+
+    A temporary file left by a killed process is removed by the next call for the same path.
+
+    Raises OutputUnwritable; the file's folder must be there.
+    """
+    staging = path.parent / f".{path.name}.{os.getpid()}-new"
+    try:
+        _remove_leftovers(path)
+        with staging.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+    except OSError as error:
+        raise OutputUnwritable(path, error.strerror or str(error)) from error
+    finally:
+        with suppress(OSError):
+            staging.unlink()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -58,11 +81,13 @@ def _umask() -> int:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove hidden folders of this target whose process is gone."""
-    for folder in target.parent.glob(f".{target.name}.*-*"):
-        owner = folder.name[len(target.name) + 2 :].partition("-")[0]
+    """Remove hidden folders and files of this target whose process is gone."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
+        owner = leftover.name[len(target.name) + 2 :].partition("-")[0]
         if owner.isdigit() and not _is_running(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):
+                leftover.unlink()
 
 
 def _is_running(process: int) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Picture: TypeAlias = str | PathLike[str] | Image | np.ndarray
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+"""Files of a folder that are taken for pictures."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +118,38 @@ def open_picture(picture: Picture) -> Image:
     return _from_file(fspath(picture))
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """Every file of a folder and its subfolders that is taken for a picture, sorted; hidden ones are skipped."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(path for path in found if not _is_hidden(path.relative_to(folder)) and path.is_file())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def check_picture(path: Path) -> None:
+    """Open a file as a picture, its header alone where the format allows. Raises ImageUnreadable."""
+    with _opened(fspath(path)) as image:
+        image.verify()
+
+
 def _from_file(path: str) -> Image:
+    with _opened(path) as image:
+        converted: Image = image.convert("RGB")
+    return converted
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image]:
+    """An opened picture. Whatever goes wrong with it in the block raises ImageUnreadable."""
     pillow = _pillow()
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a picture that would unpack to gigabytes: make it an error.
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
             with pillow.open(path) as image:
-                converted: Image = image.convert("RGB")
-                return converted
+                yield image
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise ImageUnreadable(path, str(error)) from error
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dyx.bundle import Bundle
 from dyx.census import Census
 from dyx.checks import CheckReport
+from dyx.evaluation import Evaluation
 from dyx.parity import Verdict
 from dyx.runtime.runner import Score
 from dyx.zoo import Model
@@ -144,6 +145,72 @@ def _files(bundle: Bundle) -> Table:
         for name, digest in bundle.manifest["files"].items()
     ]
     return _table(("file", "MB", "sha256"), rows, right=("MB",))
+
+
+def run_table(record: Mapping[str, Any]) -> Table:
+    """One row for a training run, as the articles' tables have it."""
+    best, forms = record["best"], record["forms"].values()
+    row = (
+        escape(record["model"].rpartition(":")[2]),
+        f"{record['parameters']:,}",
+        f"{best['held_out_accuracy']:.2%} (epoch {best['epoch']})",
+        f"{max(epoch['accuracy'] for epoch in record['history']):.2%}",
+        f"{record['history'][-1]['images_per_s']:.0f}",
+        f"{record['held_out_images_per_s']:.0f}",
+    )
+    names = ("network", "parameters", "held out", "train", "images/s training", "answering")
+    table = _table(names, [row], right=names[1:])
+    table.caption = "; ".join(_form(form) for form in forms) or None
+    return table
+
+
+def _form(form: Mapping[str, Any]) -> str:
+    ratio = "" if form["ratio"] is None else f" ({form['ratio']:.2f} × as fast as grouped)"
+    return f"trained as {form['chosen']}{ratio}"
+
+
+def evaluation_tables(found: Evaluation, words: str) -> list[RenderableType]:
+    """Accuracy in a line, a row per class, and the confusion matrix where it fits a terminal."""
+    parts: list[RenderableType] = [
+        f"[bold]{escape(found.name)}[/] on {found.backend}: [bold]{found.correct} of {len(found.classes)}[/]"
+        f" {words} right ({found.accuracy:.2%}), loss {found.loss:.4f},"
+        f" {found.images_per_s:.0f} images/s ({found.prepare_s:.1f} s preparing, {found.infer_s:.1f} s answering)"
+    ]
+    names = ("class", "images", "recall", "precision", "most often taken for")
+    rows = (
+        (
+            *(escape(row["label"]), str(row["images"])),
+            *(_share(row["recall"]), _share(row["precision"])),
+            escape(row["mistaken_for"] or "–"),
+        )
+        for row in found.per_class()
+    )
+    parts.append(_table(names, rows, right=names[1:4]))
+    if len(found.labels) <= _MOST_CONFUSED:
+        parts.append(_confusion(found))
+    return parts
+
+
+_MOST_CONFUSED = 12
+"""A confusion matrix of more classes does not fit a terminal; --plot draws it, --json holds it."""
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _confusion(found: Evaluation) -> Table:
+    labels = [escape(label[:_MOST_LETTERS]) for label in found.labels]
+    rows = (
+        (f"[bold]{label}[/]", *(str(count) if count else "[dim]·[/]" for count in counts))
+        for label, counts in zip(labels, found.confusion.tolist(), strict=True)
+    )
+    table = _table(("truth", *labels), rows, right=labels)
+    table.caption = "a row per true class, a column per answer"
+    return table
+
+
+_MOST_LETTERS = 5
 
 
 def predictions_table(files: Sequence[str], predictions: Sequence[Sequence[Score]]) -> Table:

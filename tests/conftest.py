@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,17 @@ def digits() -> Digits:
     pictures = np.stack([(image / 16 * 255).astype("uint8") for image in data.images[held_out]])
     preprocess = Preprocess((128, 128))
     return Digits(pictures, np.stack([preprocess(picture) for picture in pictures]), data.target[held_out])
+
+
+@pytest.fixture(scope="session")
+def cifar_archive() -> Callable[..., Path]:
+    """`write(path, kind="cifar10", train=50, held_out=20, seed=0)`: a small archive in the published format.
+
+    The colour of its pictures tells their class, so a network can learn them.
+    """
+    writer = runpy.run_path(str(DATA / "cifar_writer.py"))
+    write: Callable[..., Path] = writer["write_cifar"]
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_state_dict_of_a_layer_loads(tmp_path: Path) -> None:
     assert_same(read_checkpoint(tmp_path / "x.pdparams").arrays, wanted)
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_other_honest_containers_load(tmp_path: Path, protocol: int) -> None:
     content = OrderedDict(ARRAYS) | {"StructuredToParameterName@@": {"a.weight": "linear_0.w_0"}}
     assert_same(read_checkpoint(written(tmp_path / "x.pdparams", content, protocol)).arrays, ARRAYS)

@@ -11,7 +11,7 @@ import pytest
 
 from dyx import folder
 from dyx.errors import OutputExists, OutputUnwritable
-from dyx.folder import written_whole
+from dyx.folder import write_file_whole, written_whole
 
 
 def fill(path: Path, text: str) -> None:
@@ -118,3 +118,42 @@ def test_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path, code: int) 
 def test_errors_of_the_block_itself_pass_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), written_whole(tmp_path / "out", replace=False):
         (tmp_path / "absent").read_text()
+
+
+def test_file_is_replaced_whole(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        write_file_whole(tmp_path / "run.json", content)
+        assert (tmp_path / "run.json").read_bytes() == content
+    assert names(tmp_path) == ["run.json"]
+    fill(tmp_path, "as any other file")
+    assert (tmp_path / "run.json").stat().st_mode == (tmp_path / "file").stat().st_mode
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_file_that_fails_on_the_way_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    write_file_whole(tmp_path / "run.json", b"old")
+    monkeypatch.setattr(folder.os, step, full)
+    with pytest.raises(OutputUnwritable, match=r"run\.json: the disk is full"):
+        write_file_whole(tmp_path / "run.json", b"half")
+    assert (tmp_path / "run.json").read_bytes() == b"old"
+    assert names(tmp_path) == ["run.json"]
+
+
+def test_file_where_none_can_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "x", tmp_path / "absent" / "x", tmp_path):
+        with pytest.raises(OutputUnwritable, match="cannot write"):
+            write_file_whole(path, b"")
+    assert names(tmp_path) == ["file"]
+
+
+def test_leftover_files_of_dead_processes_go(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".run[1].json.{dead.pid}-new").touch()
+    (tmp_path / ".run[1].json.1-new").touch()
+    write_file_whole(tmp_path / "run[1].json", b"")
+    assert names(tmp_path) == [".run[1].json.1-new", "run[1].json"]

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bench.contender import Contender, Skipped, grouped
-from dyx.bench.environment import environment
 from dyx.bench.measure import WARM_UP, Progress, measure
 from dyx.bench.samples import Measurement, Settings
 from dyx.bench.stats import AGREE_WITHIN, RESAMPLES
 from dyx.bench.summary import Row, summarize
 from dyx.bench.turns import LEAST_WINDOWS, MOST_WINDOWS
+from dyx.environment import environment
 from dyx.errors import InvalidOption, OutputUnwritable
+from dyx.folder import write_file_whole
 
 SCHEMA = 1
 KIND = "dyx-bench"
@@ -82,11 +83,8 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Write the raw samples and the environment, then the same with the figures. Raises OutputUnwritable."""
-        try:
-            path.write_text(json.dumps(self.raw()) + "\n", encoding="utf-8")
-            path.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputUnwritable(path, error.strerror or str(error)) from error
+        for content in (self.raw, self.to_json):
+            write_file_whole(path, (json.dumps(content()) + "\n").encode())
 
 
 def check_writable(path: Path) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dyx.bench.contender import Contender
-from dyx.bench.gpu import gpus
 from dyx.bench.process import WorkerProcess
 from dyx.bench.samples import Measurement, Settings, Turn, WarmUp, by_window, times
 from dyx.bench.stats import agree
 from dyx.bench.turns import LEAST_WINDOWS, MOST_WINDOWS, Pace, order, pace
+from dyx.gpu import gpus
 
 Progress = Callable[[str, float], None]
 """Called with what goes on and the share of the work that is done, from 0 to 1."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dyx.bench.gpu import throttling
 from dyx.bench.samples import Measurement, Settings, Turn, by_window, times
 from dyx.bench.stats import KEPT_WINDOWS, PERCENTS, Ratio, agree, percentile, speed_ratio, variation
+from dyx.gpu import throttling
 
 ENOUGH_CALLS = 100
 VARIATION_LIMIT = 0.025

@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 
 from dyx.errors import InvalidOption
-from dyx.nn.adapters import dynamic_layers
 from dyx.nn.framework import paddle
-from dyx.preprocess import Preprocess
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
-"""Files of a folder that are taken for pictures."""
+from dyx.nn.watching import watched_attention
+from dyx.preprocess import Preprocess, picture_files
 
 _WANTED = "a folder of at least 2 pictures, or an .npz with one array of them: half calibrate, half are held out"
 _CHUNK = 16
@@ -82,7 +79,7 @@ def read_calibration(path: Path, preprocess: Preprocess, shape: tuple[int, ...],
 
 
 def _of_folder(path: Path, preprocess: Preprocess) -> np.ndarray:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = picture_files(path)
     return np.stack([preprocess(file) for file in files]) if files else np.empty((0, 3, 1, 1), np.float32)
 
 
@@ -113,26 +110,14 @@ def mean_attentions(network: Any, images: np.ndarray) -> dict[str, tuple[np.ndar
     """
     sums: dict[str, tuple[np.ndarray, ...]] = {}
 
-    def note(path: str, attention: Any) -> Any:
-        def hook(layer: Any, inputs: tuple[Any, ...]) -> None:
-            found = [array.numpy().astype(np.float64).sum(axis=0) for array in attention(layer, *inputs)]
-            before = sums.get(path) or (0.0,) * len(found)
-            sums[path] = tuple(old + new for old, new in zip(before, found, strict=True))
+    def add(path: str, attention: tuple[np.ndarray, ...]) -> None:
+        found = [array.sum(axis=0) for array in attention]
+        before = sums.get(path) or (0.0,) * len(found)
+        sums[path] = tuple(old + new for old, new in zip(before, found, strict=True))
 
-        return hook
-
-    hooks = [
-        layer.register_forward_pre_hook(note(path, adapter.attention))
-        for path, (layer, adapter) in dynamic_layers(network).items()
-        if adapter.attention is not None
-    ]
-    try:
-        with paddle.no_grad():
-            for chunk in _chunks(images):
-                network(paddle.to_tensor(chunk))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched_attention(network, add), paddle.no_grad():
+        for chunk in _chunks(images):
+            network(paddle.to_tensor(chunk))
     return {path: tuple(array / len(images) for array in found) for path, found in sums.items()}
 
 

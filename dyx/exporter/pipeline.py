@@ -35,9 +35,10 @@ from dyx.paddle_package import paddle_package
 from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, noise_of, prove
 from dyx.preprocess import Preprocess
 from dyx.progress import Progress, silent
+from dyx.runs import Sidecar, read_sidecar, weights_file
 from dyx.runtime import open_bundle
 from dyx.tensors import BATCH, TensorSpec
-from dyx.zoo.source import Source, load_source
+from dyx.zoo.source import Source, load_source, load_trained
 from dyx.zoo.weights import draw_weights, load_weights
 
 _TRACED_SHARE = 16
@@ -60,6 +61,7 @@ class Planned:
         source: The network as built, in float32, at the final temperature, with its weights.
         reference: The same in float64: what every artifact is compared with.
         checkpoint: Where its weights came from, or None for seeded ones.
+        sidecar: What stands beside that checkpoint, or None.
         trace: Its sites.
         plan: What folds them.
         temperatures: Kind of layer → the temperature that it is exported at.
@@ -70,6 +72,7 @@ class Planned:
     source: Source
     reference: Any
     checkpoint: Checkpoint | None
+    sidecar: Sidecar | None
     trace: Trace
     plan: Plan
     temperatures: Mapping[str, float]
@@ -133,10 +136,13 @@ def _checked(settings: dict[str, Any]) -> ExportSettings:
 
 def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
     progress(f"building {model}")
-    source = load_source(model, settings.shape, settings.seed)
-    checkpoint, notes = _fill(source, settings)
-    temperatures = set_temperature(source.network, settings.temperature)
-    notes += _heated(temperatures, settings.temperature)
+    weights = None if settings.weights is None else weights_file(settings.weights)
+    sidecar = None if weights is None else read_sidecar(weights)
+    source = _source(model, settings, sidecar)
+    checkpoint, notes = _fill(source, weights, settings.seed)
+    trained_at = None if sidecar is None else sidecar.temperature
+    temperatures = set_temperature(source.network, trained_at if settings.temperature is None else settings.temperature)
+    notes += _heated(temperatures, trained_at)
     reference = copy.deepcopy(source.network).to(dtype="float64")
     reference.eval()
     progress("tracing")
@@ -147,7 +153,7 @@ def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
     chosen = make_plan(sites, settings.target(source.tune_batch), settings.fold, model)
     notes += [f"{path} is never reached by the forward and stays as it is" for path in trace.uncalled]
     notes += dict.fromkeys(decision.offer.note for decision in chosen.decisions if decision.offer.note)
-    return Planned(source, reference, checkpoint, trace, chosen, temperatures, calibration, tuple(notes))
+    return Planned(source, reference, checkpoint, sidecar, trace, chosen, temperatures, calibration, tuple(notes))
 
 
 def _pool(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,22 +181,34 @@ def _calibrated(sites: Sequence[Site], network: Any, calibration: Calibration | 
     return [replace(site, mean_attention=means.get(site.path)) for site in sites]
 
 
-def _heated(temperatures: Mapping[str, float], asked: float | None) -> list[str]:
-    """A note where a temperature was asked for that training does not end at."""
-    final = {kind: final_temperature(kind) for kind in temperatures}
-    return [
-        f"temperature {asked:g}: networks of kind {kind} are trained down to {final[kind]:g}, where their accuracy is"
-        for kind in temperatures
-        if asked not in (None, final[kind])
-    ]
+def _source(model: str, settings: ExportSettings, sidecar: Sidecar | None) -> Source:
+    if sidecar is None:
+        return load_source(model, settings.shape, settings.seed)
+    return load_trained(model, sidecar, settings.shape, settings.seed)
 
 
-def _fill(source: Source, settings: ExportSettings) -> tuple[Checkpoint | None, list[str]]:
+def _heated(temperatures: Mapping[str, float], trained_at: Mapping[str, float] | None) -> list[str]:
+    """Notes where a temperature is not the one that training ends at, or not the one that the weights were saved at."""
+    notes = []
+    for kind, value in temperatures.items():
+        saved, final = (trained_at or {}).get(kind), final_temperature(kind)
+        if saved is not None and value != saved:
+            notes.append(f"temperature {value:g}: these weights were saved at {saved:g}, where their accuracy was seen")
+        elif value != final and saved is not None:
+            notes.append(f"temperature {value:g}: training of kind {kind} was to go on down to {final:g}")
+        elif value != final:
+            notes.append(
+                f"temperature {value:g}: networks of kind {kind} are trained down to {final:g}, where their accuracy is"
+            )
+    return notes
+
+
+def _fill(source: Source, weights: Path | None, seed: int) -> tuple[Checkpoint | None, list[str]]:
     """Put weights into the network; what the user should hear of them."""
-    if settings.weights is None:
-        draw_weights(source.network, source.shape, settings.seed)
-        return None, [f"untrained: weights drawn from seed {settings.seed}; predictions mean nothing"]
-    checkpoint = read_checkpoint(settings.weights)
+    if weights is None:
+        draw_weights(source.network, source.shape, seed)
+        return None, [f"untrained: weights drawn from seed {seed}; predictions mean nothing"]
+    checkpoint = read_checkpoint(weights)
     mapped = load_weights(source.network, checkpoint)
     return checkpoint, [*checkpoint.notes, *mapped]
 
@@ -251,13 +269,19 @@ def _draft(staging: Path, planned: Planned, settings: ExportSettings) -> Bundle:
         "preprocess": _preprocess(planned.source, settings).to_json(),
         "labels": _labels(planned.source, settings, classes),
         "temperature": dict(planned.temperatures),
-        "weights": "untrained" if checkpoint is None else {"file": checkpoint.path.name, "sha256": checkpoint.sha256},
+        "weights": "untrained" if checkpoint is None else _origin(checkpoint, planned.sidecar),
         "plan": planned.plan.to_json(),
         "notes": list(planned.notes),
         "versions": _versions(),
         "files": dict.fromkeys(name for kind in settings.formats for name in FORMAT_FILES[kind]),
     }
     return Bundle(staging, manifest)
+
+
+def _origin(checkpoint: Checkpoint, sidecar: Sidecar | None) -> dict[str, Any]:
+    """Where weights came from, and on what they were trained where that is known."""
+    told = {} if sidecar is None else {"data": sidecar.data, "epoch": sidecar.epoch, "accuracy": sidecar.accuracy}
+    return {"file": checkpoint.path.name, "sha256": checkpoint.sha256, **told}
 
 
 def _preprocess(source: Source, settings: ExportSettings) -> Preprocess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dyx.errors import InvalidOption
@@ -9,9 +10,11 @@ from dyx.nn.condconv import CONDCONV
 from dyx.nn.dyconv import DYCONV
 from dyx.nn.dynamic_conv import DYNAMIC_CONV
 from dyx.nn.eca import ECA_GATE
+from dyx.nn.kernelwarehouse import KWLinear
 from dyx.nn.kw_parameters import KW
 from dyx.nn.na import NA_CONSTANT, NANET_GATE
 from dyx.nn.odconv import ODCONV
+from dyx.nn.per_sample import PerSampleConv
 from dyx.nn.reading import LayerAdapter
 from dyx.nn.se import SE_GATE
 
@@ -89,12 +92,13 @@ def final_temperature(kind: str) -> float:
     return next(adapter.final_temperature for adapter in _ADAPTERS.values() if adapter.kind == kind)
 
 
-def set_temperature(network: Any, temperature: float | None = None) -> dict[str, float]:
+def set_temperature(network: Any, temperature: float | Mapping[str, float] | None = None) -> dict[str, float]:
     """Set the temperature of every dynamic layer in place.
 
     Args:
         network: A Paddle Layer.
-        temperature: For all layers, or None for the one that training of each kind ends at.
+        temperature: For all layers, or by kind; for a kind that it does not tell, and with None, the one that training
+            of the kind ends at.
 
     Returns:
         Kind of layer → its temperature, for the kinds that have one.
@@ -102,13 +106,42 @@ def set_temperature(network: Any, temperature: float | None = None) -> dict[str,
     Raises:
         InvalidOption: Zero, where a kind divides by it.
     """
-    chosen = {}
+    chosen: dict[str, float] = {}
+    told = temperature if isinstance(temperature, Mapping) else {}
     for layer, adapter in dynamic_layers(network).values():
         if adapter.set_temperature is None:
             continue
-        value = adapter.final_temperature if temperature is None else temperature
+        value = told.get(adapter.kind, adapter.final_temperature)
+        if isinstance(temperature, int | float):
+            value = temperature
         if value == 0 < adapter.final_temperature:
             raise InvalidOption("--temperature", value, f"a number above 0 for {type(layer).__name__}")
         adapter.set_temperature(layer, value)
         chosen[adapter.kind] = value
     return chosen
+
+
+def training_forms(layer: Any) -> tuple[str, ...]:
+    """The forms in which a layer can be trained, the definition first; see `dyx.nn.per_sample`.
+
+    Only layers of dyx's own have any, and of these not the gates: what a class of the same name does is its own affair.
+    """
+    conv = _convolution(layer)
+    return conv.forms if isinstance(conv, PerSampleConv) else ()
+
+
+def set_form(layer: Any, form: str) -> None:
+    """Set the form that a layer's forward takes, in place; neither its value nor its gradients change.
+
+    Raises:
+        InvalidOption: The layer cannot take this form.
+    """
+    forms = training_forms(layer)
+    if form not in forms:
+        raise InvalidOption("form", form, f"one that {type(layer).__name__} takes: {', '.join(forms) or 'none'}")
+    _convolution(layer).form = form
+
+
+def _convolution(layer: Any) -> Any:
+    """A layer itself, or the convolution inside a linear one."""
+    return layer.conv if isinstance(layer, KWLinear) else layer

@@ -5,33 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dyx.nn.experts import Experts, check_experts, check_kernels
-from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.framework import Layer, functional, nn
 from dyx.nn.geometry import read_geometry
+from dyx.nn.per_sample import ExpertsConv, conv_of_experts
 from dyx.nn.reading import LayerAdapter, Scores, array_of, optional_array_of
-
-
-def conv_per_sample(layer: Any, x: Any, kernels: Any, bias: Any = None) -> Any:
-    """`(B, C_out, H', W')`: each sample of `x (B, C_in, H, W)` convolved with a kernel of its own.
-
-    The batch moves into the channels, for one convolution with `groups · B` groups.
-
-    Args:
-        layer: Whose `stride`, `padding`, `dilation` and `groups` hold.
-        x: The input.
-        kernels: `(B, C_out, C_in / groups, k, k)`.
-        bias: `(B, C_out)`, or None.
-    """
-    batch, _, height, width = x.shape
-    y = functional.conv2d(
-        x.reshape([1, -1, height, width]),
-        kernels.flatten(0, 1),
-        None if bias is None else bias.flatten(),
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups * batch,
-    )
-    return y.reshape([batch, -1, *y.shape[2:]])
 
 
 class CondRouting(Layer):
@@ -55,7 +32,7 @@ class CondRouting(Layer):
         return functional.sigmoid(self.fc(self.avgpool(x).flatten(1)))
 
 
-class CondConv2D(Layer):
+class CondConv2D(ExpertsConv):
     """`y_b = conv(x_b, Σ_e r_be W_e) + Σ_e r_be b_e`; the weights r come from the block, which shares them.
 
     Source: Yang et al., NeurIPS 2019. Kernels are `weight (E, C_out, C_in / groups, k, k)`, biases `bias (E, C_out)`.
@@ -88,10 +65,7 @@ class CondConv2D(Layer):
 
     def forward(self, x: Any, routing_weights: Any) -> Any:
         """`(B, C_out, H', W')` of `x (B, C_in, H, W)` and `routing_weights (B, E)`."""
-        mixed = paddle.matmul(routing_weights, self.weight.flatten(1))
-        kernels = mixed.reshape([-1, *self.weight.shape[1:]])
-        bias = None if self.bias is None else paddle.matmul(routing_weights, self.bias)
-        return conv_per_sample(self, x, kernels, bias)
+        return conv_of_experts(self, x, routing_weights)
 
 
 def read_condconv(layer: Any) -> Experts:

@@ -7,16 +7,17 @@ from typing import Any
 
 from dyx.nn.attention import Routing, RoutingAttention, check_routing, read_routing
 from dyx.nn.experts import Experts, check_experts, check_kernels
-from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.framework import nn
 from dyx.nn.geometry import read_geometry
+from dyx.nn.per_sample import ExpertsConv, conv_of_experts
 from dyx.nn.reading import LayerAdapter, Scores, array_of, attribute, optional_array_of
 
 
-class DYConv2D(Layer):
+class DYConv2D(ExpertsConv):
     """`y_b = conv(x_b, Σ_k a_bk W_k) + Σ_k a_bk b_k` with `a = softmax(routing(x) / T)`.
 
-    Source: Chen et al., CVPR 2020. This is the definition, with the batch moved into the channels; what dyx exports
-    is a fold of it. Kernels are `weight (K, C_out, C_in / groups, k, k)`, biases `bias (K, C_out)`.
+    Source: Chen et al., CVPR 2020. This is the definition; what dyx exports is a fold of it. Kernels are
+    `weight (K, C_out, C_in / groups, k, k)`, biases `bias (K, C_out)`.
     """
 
     def __init__(  # noqa: PLR0913 - the articles' signature, which their users know
@@ -45,24 +46,8 @@ class DYConv2D(Layer):
         self.routing = RoutingAttention(inplanes, num_experts)
 
     def forward(self, x: Any) -> Any:
-        """`(B, C_out, H', W')` of `(B, C_in, H, W)`, by one convolution with `groups · B` groups."""
-        batch, _, height, width = x.shape
-        attention = self.routing(x)
-        mixed = paddle.matmul(attention, self.weight.reshape([self.num_experts, -1]))
-        kernels = mixed.reshape([batch * self.outplanes, -1, self.kernel_size, self.kernel_size])
-        bias = None
-        if self.bias is not None:
-            bias = paddle.matmul(attention, self.bias).reshape([-1])
-        y = functional.conv2d(
-            x.reshape([1, -1, height, width]),
-            kernels,
-            bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups * batch,
-        )
-        return y.reshape([batch, self.outplanes, *y.shape[2:]])
+        """`(B, C_out, H', W')` of `(B, C_in, H, W)`."""
+        return conv_of_experts(self, x, self.routing(x))
 
 
 @dataclass(frozen=True)

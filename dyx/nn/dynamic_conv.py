@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dyx.nn.attention import Routing, temperature_of
-from dyx.nn.condconv import conv_per_sample
 from dyx.nn.dyconv import COMPETITION, DyConvParameters, parameters_of
-from dyx.nn.framework import Layer, functional, nn, paddle
+from dyx.nn.framework import Layer, functional, nn
+from dyx.nn.per_sample import ExpertsConv, conv_of_experts
 from dyx.nn.reading import LayerAdapter, Scores, attribute, matrix_of
 
 PICTURE_CHANNELS = 3
@@ -40,7 +40,7 @@ class DynamicConvAttention(Layer):
         return functional.softmax(scores / self.temperature, axis=-1)
 
 
-class DynamicConv2D(Layer):
+class DynamicConv2D(ExpertsConv):
     """`y_b = conv(x_b, Σ_k a_bk W_k) + Σ_k a_bk b_k` with `a = attention(x)`.
 
     Source: Chen et al., CVPR 2020, in the form of kaijieshi7's Dynamic-convolution-Pytorch. Kernels are
@@ -74,11 +74,7 @@ class DynamicConv2D(Layer):
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of `(B, C_in, H, W)`."""
-        attention = self.attention(x)
-        mixed = paddle.matmul(attention, self.weight.flatten(1))
-        kernels = mixed.reshape([-1, *self.weight.shape[1:]])
-        bias = None if self.bias is None else paddle.matmul(attention, self.bias)
-        return conv_per_sample(self, x, kernels, bias)
+        return conv_of_experts(self, x, self.attention(x))
 
 
 def _kaiming_normal(fan_out: int) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from dyx.errors import InvalidOption, ModelUnusable
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
+from dyx.nn.per_sample import PerSampleConv, conv_per_sample
 from dyx.nn.warehouse import Cutting, PerWarehouse, Share, Warehouse, fused_name, grid_of, open_warehouses, share_of
 
 Norm = Literal["batch", "layer"]
@@ -70,7 +71,7 @@ class KWAttention(Layer):
         return everything + self.basis_bias.reshape([share.mixtures, share.cells + 1])
 
 
-class KWConv(Layer):
+class KWConv(PerSampleConv):
     """`y_b = conv(x_b, W_b) + bias`, W_b a grid of m blocks, block i being `Σ_j α_bij E_j`; abstract.
 
     α is the attention over the n cells E of the warehouse, or `(1 − T) · attention + T · beta` while training warms
@@ -151,21 +152,9 @@ class KWConv(Layer):
         return kernels.reshape([alpha.shape[0], *self.kernel_shape])
 
     def forward(self, x: Any) -> Any:
-        """`(B, C_out, *size')` of `(B, C_in, *size)`, by one convolution with `groups · B` groups."""
-        batch, _, *size = x.shape
-        kernels = self.kernels(self.mixing(x))
-        convolve = functional.conv1d if len(size) == 1 else functional.conv2d
-        y = convolve(
-            x.reshape([1, -1, *size]),
-            kernels.reshape([batch * self.out_planes, *self.kernel_shape[1:]]),
-            None,
-            list(self.stride),
-            list(self.padding),
-            list(self.dilation),
-            self.groups * batch,
-        )
-        y = y.reshape([batch, self.out_planes, *y.shape[2:]])
-        return y if self.bias is None else y + self.bias.reshape([1, -1, *(1 for _ in size)])
+        """`(B, C_out, *size')` of `(B, C_in, *size)`."""
+        y = conv_per_sample(self, x, self.kernels(self.mixing(x)))
+        return y if self.bias is None else y + self.bias.reshape([1, -1, *(1 for _ in self.kernel_size)])
 
 
 class KWConv1D(KWConv):

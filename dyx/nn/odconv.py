@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dyx.errors import LayerUnreadable
 from dyx.nn.attention import temperature_of
-from dyx.nn.condconv import conv_per_sample
 from dyx.nn.experts import Experts, check_experts, check_kernels
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import read_geometry
+from dyx.nn.per_sample import PerSampleConv, conv_per_sample
 from dyx.nn.reading import LayerAdapter, Scores, array_of, attribute, matrix_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ODAttention(Layer):
         return 1.0 if head is None else functional.sigmoid(head(v) / self.temperature)
 
 
-class ODConv2D(Layer):
+class ODConv2D(PerSampleConv):
     """`y_b = filter_b · conv(channel_b · x_b, spatial_b · Σ_k kernel_bk W_k)`, without bias.
 
     Source: Li et al., ICLR 2022, and its official repository. Kernels are `weight (K, C_out, C_in / groups, k, k)`.
@@ -90,11 +90,20 @@ class ODConv2D(Layer):
         shape = [kernel_num, out_planes, in_planes // groups, kernel_size, kernel_size]
         self.weight = self.create_parameter(shape, default_initializer=_kaiming_normal(out_planes * kernel_size**2))
 
+    @property
+    def plain(self) -> bool:
+        """Whether it has no kernel per sample."""
+        return bool(self.kernel_size == 1 and self.kernel_num == 1)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return ("grouped",) if self.plain else super().forms
+
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of `(B, C_in, H, W)`."""
         channel, filters, spatial, kernel = self.attention(x)
         scaled = x * channel
-        if self.kernel_size == 1 and self.kernel_num == 1:
+        if self.plain:
             y = functional.conv2d(scaled, self.weight[0], None, self.stride, self.padding, self.dilation, self.groups)
         else:
             y = conv_per_sample(self, scaled, spatial * self._mixed(kernel))

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dyx.bundle import ONNX_MODEL, Bundle
+from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
 from dyx.runtime.cuda import CudaStream
-from dyx.runtime.runner import Contract, Runner, usable_cores
+from dyx.runtime.runner import Contract, Runner
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dyx.bundle import ONNX_MODEL, Bundle
+from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
-from dyx.runtime.runner import Contract, Runner, usable_cores
+from dyx.runtime.runner import Contract, Runner
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dyx.bundle import PADDLE_PARAMETERS, PADDLE_PROGRAM, Bundle
+from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
 from dyx.paddle_package import paddle_package
-from dyx.runtime.runner import Contract, Runner, usable_cores
+from dyx.runtime.runner import Contract, Runner
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,23 +74,28 @@ class Runner(ABC):
         """The `top` best classes of each picture, best first. Raises ImageUnreadable."""
         if top < 1:
             raise InvalidOption("--top", top, "a number from 1 up")
-        chunks = [images[start : start + self._chunk] for start in range(0, len(images), self._chunk)]
-        return [self._best(row, top) for chunk in chunks for row in softmax(self._logits(chunk))]
+        chunks = [images[start : start + self.chunk] for start in range(0, len(images), self.chunk)]
+        return [self._best(row, top) for chunk in chunks for row in softmax(self.answer(self.prepare(chunk)))]
 
     @property
-    def _chunk(self) -> int:
+    def chunk(self) -> int:
         """How many pictures go into one call: the size that the batch is frozen to, or enough to keep memory small."""
         size = self.contract.input.shape[0]
         return size if isinstance(size, int) else _PICTURES_PER_CALL
 
-    def _logits(self, images: Sequence[Picture]) -> np.ndarray:
-        """One row per picture; a frozen batch is filled up with the last one."""
+    def answer(self, image: np.ndarray) -> np.ndarray:
+        """The logits of up to `chunk` rows; a frozen batch is filled up with the last row. Raises InvalidTensor."""
         import numpy as np
 
-        tensors = [self.contract.preprocess(image) for image in images]
-        if isinstance(self.contract.input.shape[0], int):
-            tensors += [tensors[-1]] * (self._chunk - len(tensors))
-        return self.run(np.stack(tensors))[: len(images)]
+        missing = self.chunk - len(image) if isinstance(self.contract.input.shape[0], int) else 0
+        filled = np.concatenate([image, *[image[-1:]] * missing]) if missing else image
+        return self.run(filled)[: len(image)]
+
+    def prepare(self, images: Sequence[Picture]) -> np.ndarray:
+        """Pictures as the network's input, float32 `(n, 3, H, W)`. Raises ImageUnreadable."""
+        import numpy as np
+
+        return np.stack([self.contract.preprocess(image) for image in images])
 
     def _best(self, scores: np.ndarray, top: int) -> list[Score]:
         order = scores.argsort(kind="stable")[::-1][:top]
@@ -127,10 +131,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

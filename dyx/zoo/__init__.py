@@ -211,8 +211,17 @@ def find_model(name: str) -> Model:
     return _BY_NAME[BUILDERS.check(name)]
 
 
-def build(name: str) -> Any:
-    """A model by name, a Paddle Layer in eval mode with weights yet to be set. Raises UnknownName, PackageMissing."""
-    network = BUILDERS.get(name)(*find_model(name).arguments)
+def build(name: str, classes: int | None = None) -> Any:
+    """A model by name, a Paddle Layer in eval mode with weights yet to be set.
+
+    Args:
+        name: Of MODELS.
+        classes: How many logits; by default one per class of the data set that it is made for.
+
+    Raises:
+        UnknownName, PackageMissing.
+    """
+    model = find_model(name)
+    network = BUILDERS.get(name)(*model.arguments, classes=classes or len(model.labels))
     network.eval()
     return network

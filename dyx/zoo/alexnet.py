@@ -69,34 +69,35 @@ class AlexNet(Layer):
         return self.classifier(self.features(image).flatten(1))
 
 
-def alexnet() -> AlexNet:
+def alexnet(classes: int = 10) -> AlexNet:
     """AlexNet with nothing added, the baseline of ECA and NA: 7,524,042 parameters."""
-    return AlexNet(None)
+    return AlexNet(None, classes=classes)
 
 
-def alexnet_bn() -> AlexNet:
+def alexnet_bn(classes: int = 10) -> AlexNet:
     """AlexNet with batch norm, the baseline of AlexNet-DY: 7,526,794 parameters."""
-    return AlexNet(_batch_norm)
+    return AlexNet(_batch_norm, classes=classes)
 
 
-def alexnet_dy() -> AlexNet:
+def alexnet_dy(classes: int = 10) -> AlexNet:
     """AlexNet with batch norm whose three 3×3 convolutions are dynamic, two experts each: 8,324,368 parameters."""
     return AlexNet(
         _batch_norm,
         lambda channels_in, channels_out: DYConv2D(channels_in, channels_out, 3, padding=1, num_experts=EXPERTS),
+        classes,
     )
 
 
-def alexnet_eca() -> AlexNet:
+def alexnet_eca(classes: int = 10) -> AlexNet:
     """AlexNet with efficient channel attention, k = 3, 3, 5, 5, 3: 7,524,061 parameters."""
-    return AlexNet(lambda channels: ECA(channels, ECA_KERNEL[channels]))
+    return AlexNet(lambda channels: ECA(channels, ECA_KERNEL[channels]), classes=classes)
 
 
-def alexnet_na() -> AlexNet:
+def alexnet_na(classes: int = 10) -> AlexNet:
     """AlexNet with the articles' normalised attention: 7,524,052 parameters."""
-    return AlexNet(lambda _: NA())
+    return AlexNet(lambda _: NA(), classes=classes)
 
 
-def alexnet_nanet() -> AlexNet:
+def alexnet_nanet(classes: int = 10) -> AlexNet:
     """AlexNet with the normalised attention of its authors: 7,524,052 parameters."""
-    return AlexNet(lambda _: NANet())
+    return AlexNet(lambda _: NANet(), classes=classes)

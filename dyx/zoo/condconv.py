@@ -93,6 +93,6 @@ def _with_relu6(channels_in: int, channels_out: int, kernel: int, **geometry: An
     return nn.Sequential(conv, nn.BatchNorm2D(channels_out), nn.ReLU6())
 
 
-def condconv_mobilenetv2(width: float = 1.0, experts: int = 8) -> CondMobileNetV2:
+def condconv_mobilenetv2(width: float = 1.0, experts: int = 8, classes: int = 1000) -> CondMobileNetV2:
     """MobileNetV2 with CondConv: 22,877,496 trainable parameters at width 1, 13,612,920 at width 0.5."""
-    return CondMobileNetV2(width, experts)
+    return CondMobileNetV2(width, experts, classes)

@@ -22,7 +22,7 @@ from dyx.zoo.spot import Spot, plain_conv
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Conversion:
     """How a backbone becomes dynamic.
 
     Attributes:
@@ -35,7 +35,7 @@ class Recipe:
     layer: Callable[..., Any]
     plain: frozenset[str]
 
-    def build(self, experts: int) -> Any:
+    def build(self, experts: int, classes: int = 1000) -> Any:
         """The network."""
 
         def make(spot: Spot, channels_in: int, channels_out: int, kernel: int, /, **geometry: Any) -> Any:
@@ -43,7 +43,7 @@ class Recipe:
                 return plain_conv(spot, channels_in, channels_out, kernel, **geometry)
             return self.layer(experts, channels_in, channels_out, kernel, **geometry)
 
-        return self.backbone(conv=make)
+        return self.backbone(conv=make, classes=classes)
 
 
 def _reference_layer(experts: int, channels_in: int, channels_out: int, kernel: int, **geometry: Any) -> DynamicConv2D:
@@ -58,15 +58,15 @@ def _paper_layer(experts: int, channels_in: int, channels_out: int, kernel: int,
 _FIRST_HIDDEN = 1280
 """Hidden channels of MobileNetV3-Small's classifier in the first version of its paper."""
 
-RECIPES: Mapping[str, Recipe] = {
-    "resnet18": Recipe(resnet18, _reference_layer, frozenset({"stem"})),
-    "resnet50": Recipe(resnet50, _reference_layer, frozenset({"stem"})),
-    "mobilenetv2-100": Recipe(MobileNetV2, _paper_layer, frozenset({"stem", "last"})),
-    "mobilenetv3-small": Recipe(partial(MobileNetV3Small, hidden=_FIRST_HIDDEN), _paper_layer, frozenset({"stem"})),
+CONVERSIONS: Mapping[str, Conversion] = {
+    "resnet18": Conversion(resnet18, _reference_layer, frozenset({"stem"})),
+    "resnet50": Conversion(resnet50, _reference_layer, frozenset({"stem"})),
+    "mobilenetv2-100": Conversion(MobileNetV2, _paper_layer, frozenset({"stem", "last"})),
+    "mobilenetv3-small": Conversion(partial(MobileNetV3Small, hidden=_FIRST_HIDDEN), _paper_layer, frozenset({"stem"})),
 }
 
 
-def dynamic_conv(backbone: str, experts: int = 4) -> Any:
+def dynamic_conv(backbone: str, experts: int = 4, classes: int = 1000) -> Any:
     """A backbone with dynamic convolutions, at their final temperature, 1.
 
     | K=4 | trainable parameters | published |
@@ -83,12 +83,13 @@ def dynamic_conv(backbone: str, experts: int = 4) -> Any:
     classifier, not 1024: the plain network then has the 2.9M (2,946,568) that its own paper published first.
 
     Args:
-        backbone: A name of RECIPES.
+        backbone: A name of CONVERSIONS.
         experts: Kernels K of each layer.
+        classes: How many logits.
 
     Raises:
         UnknownName.
     """
-    if backbone not in RECIPES:
-        raise UnknownName("backbone", backbone, tuple(RECIPES))
-    return RECIPES[backbone].build(experts)
+    if backbone not in CONVERSIONS:
+        raise UnknownName("backbone", backbone, tuple(CONVERSIONS))
+    return CONVERSIONS[backbone].build(experts, classes)

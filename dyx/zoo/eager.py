@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dyx.errors import DeviceMissing
+from dyx.checkpoint import read_checkpoint
+from dyx.environment import usable_cores
+from dyx.errors import DeviceMissing, RunUnreadable
 from dyx.nn.adapters import set_temperature
 from dyx.nn.framework import paddle
-from dyx.preprocess import Preprocess
-from dyx.runtime.runner import Contract, Runner, usable_cores
+from dyx.runs import SIDECAR, Run, read_sidecar
+from dyx.runtime.runner import Contract, Runner
 from dyx.tensors import BATCH, TensorSpec
-from dyx.zoo.source import Source, load_source
-from dyx.zoo.weights import draw_weights
+from dyx.zoo.source import Source, load_source, load_trained
+from dyx.zoo.weights import draw_weights, load_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,23 +25,13 @@ class EagerRunner(Runner):
     backend = "paddle-eager"
 
     def __init__(self, source: Source, *, device: str, threads: int | None) -> None:
-        classes = len(source.labels)
         image = TensorSpec("image", "float32", (BATCH, *source.shape))
-        logits = TensorSpec("logits", "float32", (BATCH, classes))
-        super().__init__(Contract(source.name, image, logits, Preprocess(source.shape[1:]), source.labels))
+        logits = TensorSpec("logits", "float32", (BATCH, len(source.labels)))
+        super().__init__(Contract(source.name, image, logits, source.preprocess, source.labels))
         self.threads = threads or usable_cores()
-        self.device = self._choose(device)
-        self._network = source.network
-
-    def _choose(self, device: str) -> str:
-        found = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-        if device == "gpu" and not found:
-            raise DeviceMissing(self.backend, device, "this paddlepaddle finds no GPU", "gpu")
-        chosen = "gpu" if found and device != "cpu" else "cpu"
-        paddle.device.set_device(chosen)
-        paddle.base.core.set_num_threads(self.threads)
+        self.device = use_device(device, self.threads)
         self.options = {"eager": True}
-        return chosen
+        self._network = source.network
 
     def _infer(self, image: np.ndarray) -> np.ndarray:
         with paddle.no_grad():
@@ -48,6 +40,41 @@ class EagerRunner(Runner):
 
     def close(self) -> None:
         self._network = None
+
+
+def use_device(device: str, threads: int) -> str:
+    """Let Paddle's eager mode compute on a device from now on, and tell which: "cpu" or "gpu".
+
+    Args:
+        device: "cpu", "gpu" or "auto", which is a GPU where there is one.
+        threads: On a CPU.
+
+    Raises:
+        DeviceMissing: A GPU was asked for, and there is none.
+    """
+    found = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if device == "gpu" and not found:
+        raise DeviceMissing(EagerRunner.backend, device, "this paddlepaddle finds no GPU", "gpu")
+    chosen = "gpu" if found and device != "cpu" else "cpu"
+    paddle.device.set_device(chosen)
+    paddle.base.core.set_num_threads(threads)
+    return chosen
+
+
+def open_run(run: Run, device: str = "auto", threads: int | None = None) -> EagerRunner:
+    """The dynamic network of a training run, with its best weights at the temperature that they were seen to work at.
+
+    Raises:
+        RunUnreadable, CheckpointError, ModelUnusable, PackageMissing, DeviceMissing.
+    """
+    weights = run.weights()
+    sidecar = read_sidecar(weights)
+    if sidecar is None:
+        raise RunUnreadable(run.path, f"{weights.parent.name}/ holds no {SIDECAR}")
+    source = load_trained(run.model, sidecar)
+    load_weights(source.network, read_checkpoint(weights))
+    set_temperature(source.network, sidecar.temperature)
+    return EagerRunner(source, device=device, threads=threads)
 
 
 def open_eager(

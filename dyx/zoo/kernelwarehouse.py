@@ -65,19 +65,19 @@ class Release:
     """A released configuration.
 
     Attributes:
-        backbone: Builds the network from its makers.
+        backbone: Builds the network from its makers and the number of classes.
         name: Names its layers.
         options: Of its WarehouseManager.
     """
 
-    backbone: Callable[[Makers], Any]
+    backbone: Callable[[Makers, int], Any]
     name: Naming
     options: Mapping[str, Any]
 
-    def build(self) -> Any:
+    def build(self, classes: int = 1000) -> Any:
         """The network, its cells handed out."""
         manager = WarehouseManager(**self.options)
-        network = self.backbone(Makers(manager, self.name))
+        network = self.backbone(Makers(manager, self.name), classes)
         network.warehouse_manager = manager
         manager.allocate(network)
         return network
@@ -131,23 +131,21 @@ def convnext_name(spot: Spot) -> str:
     return f"stage{spot.stage}_layer{spot.block}_{part}"
 
 
-def _resnet18(makers: Makers) -> Any:
-    return resnet18(makers.conv)
+def _resnet18(makers: Makers, classes: int) -> Any:
+    return resnet18(makers.conv, classes)
 
 
-def _resnet50(makers: Makers) -> Any:
-    return resnet50(makers.conv)
+def _resnet50(makers: Makers, classes: int) -> Any:
+    return resnet50(makers.conv, classes)
 
 
-def _mobilenetv2(width: float, dropout: float | None) -> Callable[[Makers], Any]:
-    return lambda makers: MobileNetV2(width, makers.conv, linear=makers.linear, dropout=dropout)
+def _mobilenetv2(width: float, dropout: float | None) -> Callable[[Makers, int], Any]:
+    return lambda makers, classes: MobileNetV2(width, makers.conv, classes, makers.linear, dropout)
 
 
-def _convnext(
-    depths: tuple[int, ...] = (3, 3, 9, 3), widths: tuple[int, ...] = (96, 192, 384, 768), classes: int = 1000
-) -> Release:
+def _convnext(depths: tuple[int, ...] = (3, 3, 9, 3), widths: tuple[int, ...] = (96, 192, 384, 768)) -> Release:
     options = {"sharing_range": ("layer", "pwconv"), "norm": "layer"}
-    return Release(lambda makers: ConvNeXt(depths, widths, makers.conv, classes), convnext_name, options)
+    return Release(lambda makers, classes: ConvNeXt(depths, widths, makers.conv, classes), convnext_name, options)
 
 
 def _by_stage(cell_num_ratio: float, cell_side: float = 1, **options: Any) -> dict[str, Any]:
@@ -189,12 +187,13 @@ RELEASES: Mapping[tuple[str, str], Release] = {
 """Backbone and ratio → configuration."""
 
 
-def kernelwarehouse(backbone: str, ratio: str) -> Any:
-    """A released network with 1000 classes, its weights yet to be set.
+def kernelwarehouse(backbone: str, ratio: str, classes: int = 1000) -> Any:
+    """A released network, its weights yet to be set.
 
     Args:
         backbone: "resnet18", "resnet50", "mobilenetv2-100", "mobilenetv2-050" or "convnext-tiny".
         ratio: "1d4x", "1d2x", "1x", "2x" or "4x"; not every backbone has each.
+        classes: How many logits.
 
     Raises:
         UnknownName: No such network was released.
@@ -203,7 +202,7 @@ def kernelwarehouse(backbone: str, ratio: str) -> Any:
     if release is None:
         known = [f"kw{ratio}-{backbone}" for backbone, ratio in RELEASES]
         raise UnknownName("KernelWarehouse network", f"kw{ratio}-{backbone}", known)
-    return release.build()
+    return release.build(classes)
 
 
 def kernelwarehouse_convnext(depths: tuple[int, ...], widths: tuple[int, ...], classes: int = 1000) -> Any:
@@ -214,4 +213,4 @@ def kernelwarehouse_convnext(depths: tuple[int, ...], widths: tuple[int, ...], c
         widths: Channels of each stage.
         classes: How many logits.
     """
-    return _convnext(depths, widths, classes).build()
+    return _convnext(depths, widths).build(classes)

@@ -119,6 +119,6 @@ class MobileNetV2(Layer):
         return self.classifier(self.avgpool(self.features(image)).flatten(1))
 
 
-def mobilenetv2(width: float = 1.0) -> MobileNetV2:
+def mobilenetv2(width: float = 1.0, classes: int = 1000) -> MobileNetV2:
     """Plain MobileNetV2: 3,504,872 trainable parameters at width 1, 1,968,680 at width 0.5."""
-    return MobileNetV2(width)
+    return MobileNetV2(width, classes=classes)

@@ -107,6 +107,6 @@ class MobileNetV3Small(Layer):
         return self.classifier(self.avgpool(self.features(image)).flatten(1))
 
 
-def mobilenetv3_small() -> MobileNetV3Small:
+def mobilenetv3_small(classes: int = 1000) -> MobileNetV3Small:
     """Plain MobileNetV3-Small: 2,542,856 trainable parameters."""
-    return MobileNetV3Small()
+    return MobileNetV3Small(classes=classes)

@@ -25,7 +25,7 @@ BACKBONES: Mapping[str, Callable[..., Any]] = {
 PLAIN_ROLES = frozenset({"stem", "downsample"})
 
 
-def odconv(backbone: str, experts: int) -> Any:
+def odconv(backbone: str, experts: int, classes: int = 1000) -> Any:
     """A backbone with ODConv layers.
 
     | trainable parameters | K=1 | K=2 | K=4 |
@@ -38,13 +38,14 @@ def odconv(backbone: str, experts: int) -> Any:
     Args:
         backbone: A name of BACKBONES.
         experts: Kernels K of each layer.
+        classes: How many logits.
 
     Raises:
         UnknownName.
     """
     if backbone not in BACKBONES:
         raise UnknownName("backbone", backbone, tuple(BACKBONES))
-    return BACKBONES[backbone](conv=_maker(experts))
+    return BACKBONES[backbone](conv=_maker(experts), classes=classes)
 
 
 def _maker(experts: int) -> ConvMaker:

@@ -144,11 +144,11 @@ def resnet50(conv: ConvMaker = plain_conv, classes: int = 1000) -> ResNet:
     return ResNet(Bottleneck, (3, 4, 6, 3), conv, classes)
 
 
-def resnet18_cifar() -> ResNet:
+def resnet18_cifar(classes: int = CIFAR_CLASSES) -> ResNet:
     """ResNet-18 with 100 classes, the baseline of ResNet-18-NA: 11,237,412 parameters, running statistics included."""
-    return resnet18(classes=CIFAR_CLASSES)
+    return resnet18(classes=classes)
 
 
-def resnet18_na() -> ResNet:
+def resnet18_na(classes: int = CIFAR_CLASSES) -> ResNet:
     """ResNet-18 with 100 classes and an NA gate in each of its eight blocks: 11,237,428 parameters."""
-    return resnet18(classes=CIFAR_CLASSES, gate=NA)
+    return resnet18(classes=classes, gate=NA)

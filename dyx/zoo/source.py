@@ -17,6 +17,7 @@ from dyx.errors import DyxError, InvalidOption, ModelUnusable, OptionNeeded
 from dyx.nn.adapters import check_layers
 from dyx.nn.framework import Layer, paddle
 from dyx.preprocess import Preprocess
+from dyx.runs import Sidecar
 from dyx.zoo import BUILDERS, build, find_model
 
 
@@ -45,19 +46,22 @@ _LARGE = 128 * 128
 """Pixels from which on a user's network is taken for one that serves small batches, as ImageNet's are."""
 
 
-def load_source(name: str, shape: tuple[int, int, int] | None = None, seed: int = 0) -> Source:
+def load_source(
+    name: str, shape: tuple[int, int, int] | None = None, seed: int = 0, classes: int | None = None
+) -> Source:
     """Build the network of a name.
 
     Args:
         name: A name of `dyx models`, `file.py:Class` or `package.module:callable`.
         shape: Of its input; needed for a user's network, and refused for a zoo model that takes its own only.
         seed: Of the user's own initialisation.
+        classes: How many logits a zoo model has, by default one per class of its own data set; then it has no labels.
 
     Raises:
         UnknownName, InvalidOption, OptionNeeded, ModelUnusable, LayerUnreadable, PackageMissing.
     """
     if ":" not in name:
-        return _from_zoo(name, shape)
+        return _from_zoo(name, shape, classes)
     if not name.rpartition(":")[2].isidentifier():
         raise InvalidOption("MODEL", name, "a name of `dyx models`, file.py:Class or package.module:callable")
     if shape is None:
@@ -66,16 +70,37 @@ def load_source(name: str, shape: tuple[int, int, int] | None = None, seed: int 
     return Source(name, _from_user(name, seed), shape, (), Preprocess(shape[1:]), tune_batch)
 
 
-def _from_zoo(name: str, shape: tuple[int, int, int] | None) -> Source:
+def _from_zoo(name: str, shape: tuple[int, int, int] | None, classes: int | None) -> Source:
     BUILDERS.check(name)
     model = find_model(name)
+    labels = model.labels if classes in (None, len(model.labels)) else ()
     if shape is None or shape == model.shape:
-        return Source(name, build(name), model.shape, model.labels, model.preprocess, model.data.tune_batch)
+        network = build(name, classes)
+        return Source(name, network, model.shape, labels, model.preprocess, model.data.tune_batch)
     if model.fixed_size:
         wanted = f"that of {name}, {','.join(map(str, model.shape))}"
         raise InvalidOption("--shape", ",".join(map(str, shape)), wanted)
     preprocess = replace(model.preprocess, size=shape[1:], short_side=None)
-    return Source(name, build(name), shape, model.labels, preprocess, model.data.tune_batch)
+    return Source(name, build(name, classes), shape, labels, preprocess, model.data.tune_batch)
+
+
+def load_trained(name: str, sidecar: Sidecar, shape: tuple[int, int, int] | None = None, seed: int = 0) -> Source:
+    """Build the network that weights were trained in: for their classes and their pictures.
+
+    Args:
+        name: As for `load_source`.
+        sidecar: What stands beside the weights.
+        shape: In place of the one that they were trained at.
+        seed: Of the user's own initialisation.
+
+    Raises:
+        As `load_source`.
+    """
+    source = load_source(name, shape or sidecar.shape, seed, len(sidecar.labels))
+    preprocess = sidecar.preprocess
+    if shape is not None and shape != sidecar.shape:
+        preprocess = replace(preprocess, size=shape[1:], short_side=None)
+    return replace(source, labels=sidecar.labels, preprocess=preprocess)
 
 
 def _from_user(name: str, seed: int) -> Any:

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from dyx.bench import Comparison, Contender, Settings, Skipped, tabulate
-from dyx.bench.gpu import throttling
 from dyx.bench.report import figure
 from dyx.bench.samples import Measurement, Turn, WarmUp
 from dyx.bench.summary import Row, summarize
 from dyx.errors import InvalidOption
+from dyx.gpu import throttling
 
 MS = 1_000_000
 

@@ -112,6 +112,7 @@ def test_pictures_of_a_folder_and_of_an_array_are_the_same(tmp_path: Path) -> No
     for index, picture in enumerate(pictures(5)):
         Image.fromarray(picture).save(folder / "class" / f"{index}.png")
     (folder / "readme.txt").write_text("no picture")
+    (folder / "class" / "._0.png").write_text("no picture, but what macOS leaves beside one")
     np.savez(tmp_path / "pictures.npz", pictures(5))
     read = [
         read_calibration(path, Preprocess((16, 16)), (3, 16, 16), 0) for path in (folder, tmp_path / "pictures.npz")

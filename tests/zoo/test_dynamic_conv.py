@@ -12,7 +12,7 @@ import pytest
 
 from dyx.errors import UnknownName
 from dyx.nn.dynamic_conv import DynamicConv2D
-from dyx.zoo.dynamic_conv import RECIPES, dynamic_conv
+from dyx.zoo.dynamic_conv import CONVERSIONS, dynamic_conv
 from dyx.zoo.mobilenetv2 import MobileNetV2
 from dyx.zoo.weights import draw_weights
 
@@ -59,9 +59,9 @@ def test_forward_gives_logits(network: Any) -> None:
     assert bool(paddle.isfinite(logits).all())
 
 
-@pytest.mark.parametrize("backbone", RECIPES)
+@pytest.mark.parametrize("backbone", CONVERSIONS)
 def test_with_one_expert_it_is_the_plain_network(backbone: str, difference: Any) -> None:
-    network, plain = dynamic_conv(backbone, experts=1), RECIPES[backbone].backbone()
+    network, plain = dynamic_conv(backbone, experts=1), CONVERSIONS[backbone].backbone()
     draw_weights(plain, (3, 64, 64), seed=0)
     own = network.state_dict()
     for key, tensor in plain.state_dict().items():
@@ -71,7 +71,7 @@ def test_with_one_expert_it_is_the_plain_network(backbone: str, difference: Any)
 
 @pytest.mark.parametrize(("width", "published"), [(1.0, 11.1e6), (0.75, 7.0e6), (0.5, 4.0e6)])
 def test_reading_of_the_paper_holds_at_other_widths(width: float, published: float, counts: Any) -> None:
-    network = replace(RECIPES["mobilenetv2-100"], backbone=partial(MobileNetV2, width)).build(4)
+    network = replace(CONVERSIONS["mobilenetv2-100"], backbone=partial(MobileNetV2, width)).build(4)
     assert abs(counts(network)[0] / published - 1) < 0.015
 
 

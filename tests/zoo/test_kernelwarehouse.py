@@ -116,7 +116,9 @@ def test_a_shortcut_gets_its_cells_last() -> None:
 @pytest.mark.parametrize(("inplane", "outplane"), [(1, 1), (0.5, 1), (1, 0.5)])
 def test_a_quarter_of_a_cell_needs_cells_of_half_the_sides(inplane: float, outplane: float) -> None:
     options = {"cell_num_ratio": 0.25, "cell_inplane_ratio": inplane, "cell_outplane_ratio": outplane}
-    release = Release(lambda makers: resnet18(makers.conv), resnet18_name, {"sharing_range": ("layer",), **options})
+    release = Release(
+        lambda makers, classes: resnet18(makers.conv, classes), resnet18_name, {"sharing_range": ("layer",), **options}
+    )
     with pytest.raises(InvalidOption, match=r"cell_num_ratio of warehouse 'stage\d_layer_conv' is 0.25, .* of .* are"):
         release.build()
 

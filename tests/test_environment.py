@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dyx.bench.environment import environment
-from dyx.bench.gpu import gpus
+from dyx.environment import environment
+from dyx.gpu import gpus
 
 FRAMEWORKS = ("paddle", "onnxruntime", "openvino", "onnx", "rich", "pynvml")
 

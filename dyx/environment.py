@@ -12,8 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dyx.bench.gpu import gpus
-from dyx.runtime.runner import usable_cores
+from dyx.gpu import gpus
 
 _PACKAGES = (
     *("dyx", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino"),
@@ -109,3 +108,10 @@ def _text(path: str) -> str | None:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
