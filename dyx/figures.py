@@ -60,11 +60,13 @@ class _Panel:
         title: What is drawn.
         lines: Name to one value per epoch; NaN where an epoch has none.
         percent: Whether the values are shares, told in percent; their best epoch is marked.
+        whole: Whether the values are shares whose distance from 0 and 1 is what counts, so that both are in sight.
     """
 
     title: str
     lines: Mapping[str, Sequence[float]]
     percent: bool = False
+    whole: bool = False
 
 
 def learning_curves(history: History) -> Figure:
@@ -206,7 +208,7 @@ def _panels(history: History) -> list[_Panel]:
         _Panel("accuracy", accuracy, percent=True),
         _Panel("learning rate", {"": _values(history, "learning_rate")}),
         _Panel("temperature", _by_name(history, "temperature")),
-        _Panel("attention entropy (1: equal attention)", _by_name(history, "entropy")),
+        _Panel("attention entropy (1: equal attention)", _by_name(history, "entropy"), whole=True),
     )
     return [panel for panel in panels if panel.lines]
 
@@ -242,6 +244,8 @@ def _draw_panel(axes: Axes, panel: _Panel, epochs: Sequence[int]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
     axes.grid(axis="y", color=_INK, alpha=0.15)
+    if panel.whole:
+        axes.set_ylim(-0.03, 1.03)
     if panel.percent:
         axes.yaxis.set_major_formatter(lambda share, _place: f"{100 * share:.4g} %")
         _mark_best(axes, panel, epochs)

@@ -26,9 +26,7 @@ def open_target(target: Path, backend: str = "auto", device: str = "auto", threa
         BundleError, RunUnreadable, CheckpointError, UnknownName, InvalidOption, PackageMissing, DeviceMissing.
     """
     if not is_run(target):
-        if not target.exists():
-            raise BundleMissing(target, "there is no such folder, neither a bundle nor a training run")
-        return open_bundle(target, backend, device, threads)
+        return open_bundle(_there(target), backend, device, threads)
     if backend not in ("auto", EAGER):
         raise InvalidOption("--backend", backend, f"auto or {EAGER}: a run holds the dynamic network; export it first")
     from dyx.zoo.eager import open_run
@@ -36,11 +34,18 @@ def open_target(target: Path, backend: str = "auto", device: str = "auto", threa
     return open_run(read_run(target), device, threads)
 
 
+def _there(target: Path) -> Path:
+    """A path that is not a run's. Raises BundleMissing where nothing is there at all."""
+    if not target.exists():
+        raise BundleMissing(target, "there is no such folder, neither a bundle nor a training run")
+    return target
+
+
 def data_of(target: Path) -> str:
     """The data that a target's weights were trained on. Raises OptionNeeded where it does not say."""
     if is_run(target):
         return str(read_run(target).record["data"])
-    weights = read_bundle(target, verify=False).manifest["weights"]
+    weights = read_bundle(_there(target), verify=False).manifest["weights"]
     data = weights.get("data") if isinstance(weights, Mapping) else None
     if data is None:
         raise OptionNeeded("--data", f"{target} does not say what it was trained on", "digits or folder:DIR")

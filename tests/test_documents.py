@@ -88,6 +88,23 @@ def test_ratios_of_the_readme_are_the_recorded_ones() -> None:
     }
 
 
+def test_other_ratios_of_the_readme_are_the_recorded_ones() -> None:
+    rows = re.findall(r"^\| `([\w-]+)`, (\d+) \| (.+) \|$", README, flags=re.MULTILINE)
+    assert len(rows) == 5
+    for name, batch, cells in rows:
+        file = f"kw1x-resnet18-cpu-{batch}.json" if name.startswith("kw") else f"gates-cpu-{batch}.json"
+        summary = json.loads((ROOT / "benchmarks" / "results" / file).read_text())["summary"]
+        ratios = {row["backend"]: row["ratio"] for row in summary if row["name"].split()[0] == name and row["ratio"]}
+        wanted = [ratios[backend] for backend in ("onnxruntime", "openvino", "paddle")]
+        assert cells == " | ".join(f"{r['value']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in wanted)
+
+
+def test_table_of_trained_networks_is_what_its_script_writes() -> None:
+    command = [sys.executable, "-c", "from training import page; print(page(), end='')"]
+    written = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "how-to" / "train.md").read_text() == written
+
+
 def test_rules_of_the_readme_are_all_that_there_are() -> None:
     from dyx.exporter.rules import RULES
 

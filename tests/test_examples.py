@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ def test_example_runs(example: Path, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "bundles" / "alexnet-dy" / "dyx.json").is_file()
     assert "What lies where" in ran.stdout
+    found = json.loads((tmp_path / "demo" / "eval.json").read_text())
+    assert found["accuracy"] >= 0.95
+    assert found["against"]["same_class"] == found["images"] == 360
+    assert (tmp_path / "demo" / "report.html").is_file()
 
 
 def test_there_are_examples() -> None:

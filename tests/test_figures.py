@@ -95,6 +95,12 @@ def test_before_the_first_epoch_and_after_a_divergence_there_is_still_a_figure()
     assert as_png(learning_curves(diverged)).startswith(b"\x89PNG")
 
 
+def test_entropy_is_seen_between_nothing_and_one() -> None:
+    axes = learning_curves(history(3, entropy={"layer": 0.99999})).axes[-1]
+    low, high = axes.get_ylim()
+    assert low <= 0 and 1 <= high < 1.1
+
+
 def test_of_many_layers_some_are_named() -> None:
     entropy = {f"layer{number}": 0.5 + number / 100 for number in range(40)}
     axes = learning_curves(history(3, entropy=entropy)).axes[-1]

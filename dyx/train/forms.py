@@ -39,6 +39,11 @@ class FormChoice:
         return {**asdict(self), "ms": dict(self.ms)}
 
 
+def has_choice(network: Any) -> bool:
+    """Whether any layer of a network can be trained in more than one form."""
+    return bool(_layers(network))
+
+
 def fixed_form(network: Any, form: str) -> dict[str, FormChoice]:
     """The same form for every layer that can take it; the others keep their definition.
 
@@ -61,8 +66,6 @@ def fastest_forms(network: Any, images: Any) -> dict[str, FormChoice]:
         network: In train mode; it stays as it is.
         images: A tensor `(B, 3, H, W)`, as many as a step sees or as is reasonable.
     """
-    if not _layers(network):
-        return {}
     copied = copy.deepcopy(network)
     inputs = _inputs(copied, images)
     layers = _layers(copied)

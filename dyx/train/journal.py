@@ -59,8 +59,6 @@ class Journal:
         if not history:
             return []
         write_file_whole(self._folder / LOG, _table(history).encode())
-        if not finished:
-            self._tell_log(history[-1])
         return self._draw(state) if finished or time.monotonic() - self._drawn_s > _DRAW_EVERY_S else []
 
     def _draw(self, state: State) -> list[str]:
@@ -82,12 +80,18 @@ class Journal:
         right = [answer == right for answer, right in zip(predicted, truth, strict=True)]
         return picture_grid([self._held_out.picture(index) for index in range(len(predicted))], titles, right)
 
-    def _tell_log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch to the log for TensorBoard or VisualDL, where one was asked for."""
         if self._log is None:
             return
         for key, value in flat(row).items():
             self._log.add_scalar(key, value, row["epoch"])
         self._log.flush()
+
+    def close(self) -> None:
+        """Finish that log."""
+        if self._log is not None:
+            self._log.close()
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from dyx.nn.framework import paddle
 from dyx.nn.watching import watched_attention
 from dyx.paddle_package import paddle_package
 from dyx.runs import BEST, FINAL, Run, Sidecar, read_run
-from dyx.train.forms import FormChoice, fastest_forms, fixed_form, use_forms
+from dyx.train.forms import FormChoice, fastest_forms, fixed_form, has_choice, use_forms
 from dyx.train.journal import SHOWN_PICTURES, Journal
 from dyx.train.pictures import STEP, WEIGHTS, TrainingPictures, epoch_batches, load, seed_of
 from dyx.train.settings import AUTO, Order, TrainSettings, check_folder, folder_of, order_of
@@ -146,6 +146,8 @@ def _forms(
         return {path: FormChoice(**choice) for path, choice in begun.record["forms"].items()}
     if form != AUTO:
         return fixed_form(source.network, form)
+    if not has_choice(source.network):
+        return {}
     watch.doing("measuring training forms")
     source.network.train()
     count = min(order.recipe.batch, len(data.train), _MEASURED_PICTURES)
@@ -249,6 +251,7 @@ def _close_epoch(session: Session, state: State) -> None:
         save_checkpoint(session.folder / BEST, learner.network, learner.optimizer, _sidecar(session, row))
     save_state(session.folder, learner.network, learner.optimizer, state)
     session.journal.keep(state, finished=False)
+    session.journal.log(row)
     session.watch.epoch(row, session.order.recipe.epochs)
 
 
@@ -318,4 +321,5 @@ def _finish(session: Session, state: State) -> Run:
     save_checkpoint(session.folder / FINAL, learner.network, learner.optimizer, _sidecar(session, state.history[-1]))
     for note in session.journal.keep(state, finished=True):
         session.watch.note(note)
+    session.journal.close()
     return read_run(session.folder)
