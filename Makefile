@@ -35,7 +35,7 @@ check: $(READY) ## Format, lint, types, layer rule.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "dyx needs Python 3.11 or 3.12 to export (paddle2onnx has no other wheels); none was found on PATH. Set PYTHON=/path/to/python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[paddle,onnx,openvino,bench,train,plot,log,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[paddle,onnx,openvino,bench,loadgen,train,plot,log,dev]'
 	touch $(READY)
 
 clean: ## Remove what these commands made.

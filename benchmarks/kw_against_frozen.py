@@ -18,16 +18,11 @@ import numpy as np
 
 import dyx
 from dyx.bench import bench, bundle_contender, tabulate
-from dyx.bundle import FORMAT_FILES, Bundle, read_bundle, write_manifest
+from dyx.bundle import FORMAT_FILES, Bundle, read_bundle
 from dyx.console import stdout
-from dyx.exporter.pipeline import Planned
-from dyx.exporter.pipeline import plan as plan_export
-from dyx.exporter.to_onnx import to_onnx
-from dyx.exporter.to_paddle import to_paddle
-from dyx.folder import written_whole
+from dyx.exporter.frozen import export_frozen
 from dyx.inputs import input_pool
 from dyx.runtime import BACKENDS, open_bundle
-from dyx.tensors import TensorSpec
 
 IMAGENET = (3, 224, 224)
 
@@ -54,38 +49,9 @@ def folded(asked: argparse.Namespace, shape: tuple[int, ...]) -> Bundle:
 
 
 def frozen(asked: argparse.Namespace, shape: tuple[int, ...]) -> Bundle:
-    """The dynamic network as it stands, frozen to a batch, as a bundle that proves nothing; made if it is not there."""
+    """The dynamic network as it stands, frozen to a batch, made if it is not there."""
     folder = asked.bundles / f"{asked.model}-frozen-{asked.batch}"
-    if folder.is_dir():
-        return read_bundle(folder)
-    planned = plan_export(asked.model, **sized(shape))
-    network = planned.source.network
-    network.eval()
-    image = TensorSpec("image", "float32", (asked.batch, *shape))
-    logits = TensorSpec("logits", "float32", (asked.batch, *planned.trace.output_shape))
-    with written_whole(folder, replace=False) as staging:
-        tell(f"exporting {asked.model} without folds")
-        to_paddle(network, image, staging)
-        to_onnx(staging, staging, image, logits)
-        write_manifest(staging, manifest(planned, image, logits))
-    return read_bundle(folder)
-
-
-def manifest(planned: Planned, image: TensorSpec, logits: TensorSpec) -> dict[str, Any]:
-    """What a runner needs to know of the frozen export."""
-    source = planned.source
-    return {
-        "model": f"{source.name} frozen to batch {image.shape[0]}",
-        "inputs": [image.to_json()],
-        "outputs": [logits.to_json()],
-        "preprocess": source.preprocess.to_json(),
-        "labels": list(source.labels),
-        "temperature": dict(planned.temperatures),
-        "weights": "untrained",
-        "plan": {"sites": []},
-        "parity": {},
-        "versions": {},
-    }
+    return export_frozen(asked.model, asked.batch, folder, progress=tell, **sized(shape))
 
 
 def sized(shape: tuple[int, ...]) -> dict[str, Any]:

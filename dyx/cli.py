@@ -13,8 +13,13 @@ from dyx import console
 from dyx.errors import DyxError, InvalidOption, ParityMissed
 
 if TYPE_CHECKING:
+    from dyx.bench import Scenario
     from dyx.checks import CheckReport
     from dyx.evaluation import Evaluation
+    from dyx.lineup import Where
+
+_INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
 
 ABOUT = "Fold, export, prove and benchmark dynamic convolutional networks from PaddlePaddle."
 
@@ -89,7 +94,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         console.stderr().print("interrupted; nothing half-made was left behind")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
 
 
 def _version(wanted: bool) -> None:
@@ -275,14 +280,57 @@ def bench(
     bundles: Annotated[
         list[Path] | None, typer.Argument(metavar="BUNDLE", help="bundles/alexnet-dy, exported first if missing.")
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", help="Images per call.")] = 512,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N…]", help="Images per call; 512, or what a scenario usually takes; several for a sweep."
+        ),
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME|BUNDLE", help="What to compare with; the zoo baseline by default.")
     ] = None,
     backend: Backends = [],
     device: Device = "auto",
-    threads: Threads = None,
+    threads: Annotated[
+        str | None, typer.Option(metavar="N[,N…]", help="On a CPU; all cores by default; several for a sweep.")
+    ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="How long each side is measured at the least.")] = 3.0,
+    runs: Annotated[
+        int, typer.Option(metavar="N", help="Times that all is measured anew, with processes of its own.")
+    ] = 1,
+    with_peers: Annotated[
+        bool, typer.Option("--peers", help="Also: backends' own defaults, the export without folds, the matmul limit.")
+    ] = False,
+    load: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Measure nothing: take statistics of records anew. Repeatable.")
+    ] = [],
+    fail_under: Annotated[
+        float | None, typer.Option(metavar="RATIO", help="Exit with 1 where a ratio to the baseline is below this.")
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Let MLPerf LoadGen ask and judge, one contender after the other. offline: all samples at once;"
+            " single-stream: one after the other; multi-stream: 8 a query; server: one by one at random instants.",
+        ),
+    ] = None,
+    target_qps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Samples per second: at which a server is asked, by default half of what one at a time could do; or"
+            " that offline is expected to reach.",
+        ),
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Within which a server must answer 99 % of its samples; by default 100."),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Figures, a line per row.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw ratios and throughput: .png, .svg or .pdf.")
+    ] = None,
     save: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Keep raw samples and figures; - for stdout.")
     ] = None,
@@ -291,21 +339,69 @@ def bench(
 
     Each network and backend runs in a process of its own. Beside them stands the same network in Paddle's eager mode.
     """
-    from dyx.bench import bench as compare
-    from dyx.bench import check_writable, tabulate
-    from dyx.lineup import Where, line_up
+    from dyx import bench as benchmark
+    from dyx.figures import save_figure
+    from dyx.lineup import Where, measure
+    from dyx.report.comparison import answer
 
-    if save not in (None, "-"):
-        check_writable(Path(str(save)))
-    with console.Steps() as steps:
-        lineup = line_up(bundles or [], baseline, Where(backend, device, threads), steps)
-    with console.Bar() as bar:
-        comparison = compare(lineup.contenders, batch=batch, seconds=seconds, skipped=lineup.skipped, progress=bar)
+    _check_outputs(csv_file, plot, None if save in (None, "-") else Path(str(save)))
+    if (scenario, target_qps, latency_ms) != (None, None, None):
+        others = {"--runs": runs != 1, "--load": load, "--fail-under": fail_under is not None}
+        others |= {"--csv": csv_file, "--plot": plot, "--peers": with_peers}
+        for option in (option for option, given in others.items() if given):
+            raise InvalidOption("--scenario", scenario, f"one that takes {option}: none does")
+        size, count = _number("--batch", batch), _number("--threads", threads)
+        asked = benchmark.Scenario.of(scenario, size, seconds, target_qps, latency_ms)
+        return _scenario(bundles or [], baseline, Where(backend, device, count), asked, save)
+    plan = benchmark.Plan(_numbers("--batch", batch) or (512,), seconds, runs)
+    if load:
+        found = benchmark.pool([comparison for path in load for comparison in benchmark.read_record(path)])
+    else:
+        places = [Where(backend, device, count) for count in _numbers("--threads", threads) or (None,)]
+        with console.Steps() as steps, console.Bar(quiet=save == "-") as bar:
+            found = measure(bundles or [], baseline, places, plan, steps, bar, with_peers=with_peers)
+    if csv_file is not None:
+        benchmark.save_csv(found, csv_file)
     if save == "-":
-        return _print_json(comparison.to_json())
+        _print_json(benchmark.sweep_json(found))
+    else:
+        if save is not None:
+            benchmark.save(found, Path(save))
+        console.stdout().print(benchmark.tabulate_all(found))
+    if plot is not None:
+        save_figure(answer(found), plot)
+    if any(comparison.interrupted for comparison in found):
+        raise typer.Exit(_INTERRUPTED)
+    if fail_under is not None:
+        benchmark.check_ratios(found, fail_under)
+    return None
+
+
+def _check_outputs(csv_file: Path | None, plot: Path | None, save: Path | None) -> None:
+    """Raises what writing them would: better said before minutes of measuring."""
+    from dyx.bench import check_writable
+    from dyx.figures import check_drawable
+
+    if plot is not None:
+        check_drawable(plot)
+    for path in (csv_file, plot, save):
+        if path is not None:
+            check_writable(path)
+
+
+def _scenario(bundles: list[Path], baseline: str | None, where: Where, asked: Scenario, save: str | None) -> None:
+    """The part of `dyx bench` that is LoadGen's."""
+    from dyx.bench import run_scenarios, scenario_table
+    from dyx.lineup import line_up
+
+    with console.Steps() as steps, console.Bar(quiet=save == "-") as bar:
+        lineup = line_up(bundles, baseline, where, steps)
+        run = run_scenarios(lineup.contenders, asked, skipped=lineup.skipped, progress=bar)
+    if save == "-":
+        return _print_json(run.to_json())
     if save is not None:
-        comparison.save(Path(save))
-    return console.stdout().print(tabulate(comparison))
+        run.save(Path(save))
+    return console.stdout().print(scenario_table(run.results, run.skipped))
 
 
 @app.command(epilog="Example: dyx train alexnet-dy --data cifar10:cifar-10-python.tar.gz --out runs/mine")
@@ -406,28 +502,47 @@ def evaluate(
     return console.stdout().print(agreement.sentence(), soft_wrap=True) if agreement else None
 
 
-@app.command(epilog="Example: dyx report runs/alexnet-dy --out report.html")
+@app.command(epilog="Example: dyx report runs/alexnet-dy bundles/alexnet-dy bench.json --out report.html")
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `dyx train` wrote.")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|BUNDLE|JSON…",
+            help="What `dyx train`, `dyx export` or `dyx bench --json` wrote; all on one page.",
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The page; report.html in the run's folder by default.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The page; by default report.html, in a run's own folder where it is alone."),
     ] = None,
 ) -> None:
-    """Draw a page that needs nothing else: curves, pictures with predictions, every figure of a training run."""
+    """Draw a page that needs nothing else: a training run, what a bundle folds and proves, a benchmark's samples."""
     from dyx.report.page import write_page
-    from dyx.report.run import run_page
-    from dyx.runs import PREDICTIONS, read_run
+    from dyx.report.places import default_page, page_of
 
-    found = read_run(run)
-    pictures = found.path / PREDICTIONS
-    page = run_page(found.record, pictures.read_bytes() if pictures.is_file() else None)
-    place = out or found.path / "report.html"
-    write_page(page, place)
-    console.stdout().print(f"{place}", soft_wrap=True)
+    place = out or default_page(places)
+    write_page(page_of(places), place)
+    console.stdout().print(f"{place}", soft_wrap=True, markup=False)
 
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """Numbers from 1 up, separated by commas; none for None. Raises InvalidOption."""
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InvalidOption(option, text, "a number from 1 up, or several as 1,8,64")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _number(option: str, text: str | None) -> int | None:
+    """One number from 1 up; None for None. Raises InvalidOption."""
+    numbers = _numbers(option, text)
+    if len(numbers) > 1:
+        raise InvalidOption(option, text, "one number, where LoadGen measures (--scenario)")
+    return numbers[0] if numbers else None
 
 
 def _batch(text: str) -> int | None:

@@ -135,24 +135,33 @@ class TrainingLines:
 
 
 class Bar:
-    """Progress of a measurement: a bar with the share done and what is measured, on a terminal; silent elsewhere."""
+    """Progress of a measurement: a bar with the share done and figures so far on a terminal, plain lines elsewhere.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: Say nothing at all.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
         self._console = stderr()
+        self._quiet, self._told = quiet, ""
         self._progress = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
         self._task = self._progress.add_task("", total=1.0)
 
     def __call__(self, text: str, share: float) -> None:
-        """This is being done, and so much of the whole is behind."""
+        """This is being done, and so much of the whole is behind; figures so far stand behind two spaces at the end."""
         from rich.markup import escape
 
         self._progress.update(self._task, description=escape(text), completed=share)
+        step = text.rpartition("  ")[0] if text.endswith("]") else text
+        if not (self._quiet or self._console.is_terminal or step == self._told):
+            self._console.print(f"[dim]{share:4.0%}[/]  {escape(text)}")
+            self._told = step
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._quiet:
             self._progress.start()
         return self
 

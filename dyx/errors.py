@@ -27,10 +27,13 @@ DyxError                      exit 1 unless noted
 │   └── BundleAltered         a file is missing, unreadable or has another hash
 ├── DataUnusable              labelled pictures that are missing, damaged or not what they should be
 ├── RunUnreadable             no training run there, or one that cannot be used yet
+├── NothingToReport           a place that is no run, bundle or benchmark record
 ├── TrainingDiverged          a loss that is NaN or infinite
 ├── ImageUnreadable           a file that is no image
 ├── InvalidTensor             an array of another dtype or shape than the spec asks for
 ├── OutputUnwritable          an output file or folder that cannot be written
+├── UnlikeMachines            benchmark records of machines or software that differ
+├── RatioMissed               a ratio below what --fail-under asks for
 └── BenchFailed               a worker process of the benchmark died or answered with an error
 ```
 
@@ -289,6 +292,16 @@ class RunUnreadable(DyxError):
         super().__init__(f"no usable training run at {path}: {reason}", "`dyx train` begins one")
 
 
+class NothingToReport(DyxError):
+    """A place holds nothing that a page can be drawn of."""
+
+    def __init__(self, path: Path, seen: str) -> None:
+        super().__init__(
+            f"nothing to report on at {path}: {seen}",
+            "give a folder that `dyx train` or `dyx export` wrote, or a file of `dyx bench --json FILE`",
+        )
+
+
 class TrainingDiverged(DyxError):
     """A loss is NaN or infinite."""
 
@@ -319,6 +332,29 @@ class OutputUnwritable(DyxError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"cannot write {path}: {reason}", "choose another place with the option that names it")
+
+
+class UnlikeMachines(DyxError):
+    """Benchmark records come from machines or software that differ; every difference is listed."""
+
+    def __init__(self, differing: Mapping[str, tuple[object, object]]) -> None:
+        listed = "; ".join(f"{key} {one} and {other}" for key, (one, other) in differing.items())
+        super().__init__(
+            f"these records were not taken on one machine with the same software: {listed}",
+            "load those of one machine at a time",
+        )
+        self.differing = dict(differing)
+
+
+class RatioMissed(DyxError):
+    """Ratios below what was asked for; all of them are listed."""
+
+    def __init__(self, least: float, missed: Sequence[str]) -> None:
+        super().__init__(
+            f"--fail-under {least:g} was missed by {'; '.join(missed) or 'a comparison without any ratio'}",
+            "look at the notes of the rows: UNSTABLE ones deserve a longer run, --seconds",
+        )
+        self.missed = tuple(missed)
 
 
 class BenchFailed(DyxError):

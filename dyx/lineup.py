@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
-from dyx.bench import Contender, Skipped, bundle_contender
+from dyx.bench import Comparison, Contender, Match, Plan, Skipped, bundle_contender, sweep
+from dyx.bench import Progress as BenchProgress
+from dyx.bench.contender import OPEN_BUNDLE
 from dyx.bundle import MANIFEST, Bundle, read_bundle
+from dyx.census import onnx_census
 from dyx.errors import PackageMissing, UnknownName
 from dyx.progress import Progress
 from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKENDS, is_installed, require_backend
@@ -64,6 +68,96 @@ def line_up(paths: Sequence[Path], baseline: str | None, where: Where, tell: Pro
         tuple(one for one in found if isinstance(one, Contender)),
         tuple(dict.fromkeys(one for one in found if isinstance(one, Skipped))),
     )
+
+
+FROZEN = "frozen"
+_OWN = "own defaults"
+
+
+def peers(lineup: Lineup, where: Where, batch: int, tell: Progress) -> Lineup:
+    """The same with what else the machine and its users have: see `dyx bench --peers`.
+
+    Beside every network on a backend stands the same with the backend's own defaults; beside every dynamic network of
+    the zoo the batch-frozen export that one gets without dyx; in every group a matrix product as the machine's limit.
+
+    Args:
+        lineup: As `line_up` gave it.
+        where: Device and threads.
+        batch: Images per call.
+        tell: Hears of every export that is made on the way.
+    """
+    members = [replace(one, macs=_macs(one)) if one.opener == OPEN_BUNDLE else one for one in lineup.contenders]
+    bundles = [one for one in members if one.opener == OPEN_BUNDLE]
+    found: list[Contender | Skipped] = [*members]
+    for one in bundles:
+        if not one.baseline:
+            found += [_with_defaults(one), _frozen(one, where, batch, tell)]
+    groups = dict.fromkeys(one.group for one in bundles)
+    found += [_limit(group, [one for one in bundles if one.group == group], where) for group in groups]
+    return Lineup(
+        tuple(one for one in found if isinstance(one, Contender)),
+        (*lineup.skipped, *dict.fromkeys(one for one in found if isinstance(one, Skipped))),
+    )
+
+
+def _macs(contender: Contender) -> int | None:
+    """Of the bundle's ONNX graph; None where there is none, or nothing that could count."""
+    bundle = read_bundle(contender.arguments["bundle"], verify=False)
+    if "onnx" not in bundle.formats or find_spec("onnx") is None:
+        return None
+    return onnx_census(bundle.path).macs
+
+
+def _with_defaults(contender: Contender) -> Contender:
+    arguments = {**contender.arguments, "tuned": False}
+    return replace(contender, name=f"{contender.name} ({_OWN})", arguments=arguments)
+
+
+def _frozen(contender: Contender, where: Where, batch: int, tell: Progress) -> Contender | Skipped:
+    """The batch-frozen export of a zoo network, made where it is not there yet."""
+    name, backend = contender.name, contender.backend
+    title = f"{name} ({FROZEN})"
+    if name not in BUILDERS.names or not find_model(name).baseline:
+        return Skipped(title, backend, "only the zoo's dynamic networks are exported without folds")
+    if not is_installed("paddle"):
+        return Skipped(title, backend, _absent("paddlepaddle", "paddle"))
+    from dyx.exporter.frozen import export_frozen
+
+    beside = Path(contender.arguments["bundle"]).parent
+    shape = read_bundle(contender.arguments["bundle"], verify=False).input.shape[1:]
+    bundle = export_frozen(name, batch, beside / f"{name}-{FROZEN}-{batch}", progress=tell, shape=shape)
+    return bundle_contender(bundle, backend, device=where.device, threads=where.threads, name=title)
+
+
+def _limit(group: str, members: Sequence[Contender], where: Where) -> Contender | Skipped:
+    macs = next((one.macs for one in members if one.macs), None)
+    if macs is None or not is_installed("onnxruntime") or where.device == "gpu":
+        return Skipped("matmul limit", group, "it takes onnxruntime and onnx, and the arithmetic of an ONNX file")
+    arguments = {"macs": macs, "threads": where.threads}
+    return Contender("matmul limit", group, "dyx.bench.limit:open_limit", arguments, group=group, macs=macs, limit=True)
+
+
+def measure(  # noqa: PLR0913 - a benchmark is many things
+    paths: Sequence[Path],
+    baseline: str | None,
+    places: Sequence[Where],
+    plan: Plan,
+    tell: Progress,
+    progress: BenchProgress | None = None,
+    *,
+    with_peers: bool = False,
+) -> tuple[Comparison, ...]:
+    """Line up at every place (one per number of threads, say) and measure what the plan says.
+
+    Raises what `line_up` and `dyx.bench.sweep` raise.
+    """
+    wanted = []
+    for where in places:
+        lineup = line_up(paths, baseline, where, tell)
+        for batch in plan.batches:
+            full = peers(lineup, where, batch, tell) if with_peers else lineup
+            wanted.append(Match(full.contenders, full.skipped, batch))
+    return sweep(wanted, plan, progress)
 
 
 def _backends(where: Where) -> Sequence[str]:

@@ -12,7 +12,7 @@ import dyx
 
 OPTIONAL = (
     *("paddle", "paddle2onnx", "onnx", "onnxslim", "onnxruntime", "openvino", "PIL", "safetensors", "sklearn"),
-    *("cuda", "pynvml", "matplotlib", "jinja2", "tensorboardX", "visualdl"),
+    *("cuda", "pynvml", "matplotlib", "jinja2", "tensorboardX", "visualdl", "mlperf_loadgen"),
 )
 MODULES = [module.name for module in pkgutil.walk_packages(dyx.__path__, "dyx.") if module.name != "dyx.__main__"]
 

@@ -13,9 +13,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dyx import figures
 from dyx.errors import InvalidOption, OutputUnwritable, PackageMissing
-from dyx.figures import as_png, as_svg, confusion, curve_panels, learning_curves, picture_grid, save_figure
+from dyx.figures import (
+    BatchLine,
+    CallTimes,
+    ParityError,
+    Speed,
+    Track,
+    as_png,
+    as_svg,
+    check_drawable,
+    confusion,
+    curve_panels,
+    drift,
+    latencies,
+    learning_curves,
+    parity_errors,
+    picture_grid,
+    ratios,
+    save_figure,
+    speeds,
+    throughput,
+    throughput_by_batch,
+)
+from dyx.figures.canvas import INK, LINES, WRONG
 
 ODD = "_conv.<b>&$x$ \\frac{"
 
@@ -193,7 +214,174 @@ def everything() -> list[Any]:
         learning_curves([]),
         confusion(np.array([[5, 2], [0, 9]]), ["a", ODD]),
         picture_grid([picture] * 2, ["1 (1)", f"2 ({ODD})"], [True, False]),
+        ratios(SPEEDS),
+        throughput(SPEEDS),
+        speeds(SPEEDS),
+        latencies([CallTimes(ODD, [1.0, 2.0, 2.5], {"p50": 2.0})], ODD),
+        drift([track(ODD, 5)], ODD),
+        throughput_by_batch([BatchLine(ODD, [1, 8], [10.0, 20.0])], ODD),
+        parity_errors(ERRORS, 2e-5),
     ]
+
+
+SPEEDS = [
+    Speed("alexnet-bn", "onnxruntime", 1425.0, baseline=True),
+    Speed(ODD, "onnxruntime", 969.0, 0.68, 0.67, 0.69),
+    Speed("alexnet-bn", "paddle", 1310.0, baseline=True),
+    Speed("alexnet-dy, paddle-eager", "paddle", 250.0, 0.19),
+]
+ERRORS = [
+    ParityError("onnx on onnxruntime, batch 1", 1.5e-6, 2e-5, 0.0, passed=True),
+    ParityError("onnx on onnxruntime, batch 7", 1.6e-6, 4e-5, 3e-7, passed=True),
+    ParityError("paddle, batch 1", 3e-4, 2e-5, None, passed=False),
+    ParityError("paddle, batch 2", None, None, None, passed=False),
+]
+
+
+def track(name: str, calls: int, dropped: int = 2) -> Track:
+    at = [float(number) for number in range(calls)]
+    return Track(name, at, [10 + number / 10 for number in at], [number >= dropped for number in range(calls)])
+
+
+def words(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def points(axes: Any) -> list[list[tuple[float, float]]]:
+    return [[tuple(point) for point in line.get_xydata()] for line in axes.get_lines()]
+
+
+def test_ratios_stand_with_their_intervals_on_a_common_axis() -> None:
+    (axes,) = ratios(SPEEDS[:2], SPEEDS).axes
+    assert words(axes) == ["alexnet-bn", "baseline", ODD, "0.68 [0.67 0.69]"]
+    baseline, interval, ratio = points(axes)
+    assert [x for x, _ in baseline] == [1.0]
+    assert [x for x, _ in interval] == [0.67, 0.69]
+    assert [x for x, _ in ratio] == [0.68]
+    low, high = axes.get_xlim()
+    assert low < 0.19
+    assert high > 1.0
+    assert {x for segment in axes.collections[0].get_segments() for x, _ in segment} == {1.0}
+    assert words(ratios(SPEEDS[2:]).axes[0])[2:] == ["alexnet-dy, paddle-eager", "0.19"]
+
+
+def test_throughput_is_bars_from_zero() -> None:
+    (axes,) = throughput(SPEEDS[:2], SPEEDS).axes
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0, 1425.0), (0, 969.0)]
+    assert words(axes) == ["alexnet-bn (baseline)", "1,425", ODD, "969"]
+    assert axes.get_xlim()[1] > 1425
+    assert axes.patches[0].get_facecolor() != axes.patches[1].get_facecolor()
+
+
+def test_one_figure_answers_a_benchmark() -> None:
+    assert titles(speeds(SPEEDS)) == [
+        *("onnxruntime: × baseline", "paddle: × baseline", "onnxruntime: images/s", "paddle: images/s")
+    ]
+    assert titles(speeds(SPEEDS[:1])) == ["onnxruntime: images/s"]  # nothing was compared
+    many = [Speed("a", f"group {number}", 1.0, 1.0) for number in range(4)]
+    spec = speeds(many).axes[0].get_gridspec()
+    assert (spec.nrows, spec.ncols, len(speeds(many).axes)) == (4, 3, 8)
+
+
+def test_latencies_count_every_call_and_mark_percentiles() -> None:
+    calls = [10.0, 10.5, 11.0, 19.0]
+    marks = {"p50": 10.75, "p90": 16.6, "p95": None, "p99": None}
+    (axes,) = latencies([CallTimes("a", calls, marks), CallTimes("b", [12.0], {})], "onnxruntime").axes
+    first, second = (patch.get_data() for patch in axes.patches)
+    for seen, given in ((first, calls), (second, [12.0])):
+        counts, _ = np.histogram(given, seen.edges)
+        assert counts.sum() == len(given)
+        np.testing.assert_allclose((seen.baseline - seen.values) / 0.34, counts / counts.max(), atol=1e-9)
+    drawn = {x for line in points(axes) if len({x for x, _ in line}) == 1 for x, _ in line}
+    assert drawn == {10.75, 16.6}
+    assert words(axes) == ["a", "p50 10.8", "b", ""]
+
+
+@pytest.mark.parametrize(("longest", "scale"), [(25.0, "linear"), (100.0, "log")])
+def test_wide_ranges_of_times_are_logarithmic(longest: float, scale: str) -> None:
+    (axes,) = latencies([CallTimes("a", [10.0, longest])], "x").axes
+    assert axes.get_xscale() == scale
+    low, high = axes.get_xlim()
+    assert low <= 10.0 and longest <= high
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 2
+
+
+def test_drift_tells_what_counts_from_what_went_before() -> None:
+    (axes,) = drift([track("a", 6)], "onnxruntime").axes
+    median, counted, before = points(axes)
+    assert [y for _, y in median] == pytest.approx([10.35] * 2)
+    assert counted == [(float(number), 10 + number / 10) for number in range(2, 6)]
+    assert before == [(0.0, 10.0), (1.0, 10.1)]
+
+
+def test_drift_of_many_calls_shows_means() -> None:
+    (axes,) = drift([track("a", 1000, dropped=0)], "x").axes
+    counted = np.array(points(axes)[1])
+    assert len(counted) == 143  # means of 7, and of the last 6
+    np.testing.assert_allclose(counted[0], [3.0, 10.3])
+    np.testing.assert_allclose(counted[-1], [996.5, 10 + 99.65])
+
+
+def test_throughput_by_batch_has_a_line_each() -> None:
+    lines = [BatchLine("a", [1, 8, 512], [10.0, 60.0, 90.0]), BatchLine(ODD, [1, 512], [5.0, 50.0])]
+    (axes,) = throughput_by_batch(lines, "openvino").axes
+    assert points(axes) == [[(1, 10), (8, 60), (512, 90)], [(1, 5), (512, 50)]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", ODD]
+    assert list(axes.get_xticks()) == [1, 8, 512]
+    assert axes.get_ylim()[0] == 0
+
+
+def test_parity_shows_error_limit_and_rows_alone() -> None:
+    (axes,) = parity_errors(ERRORS, 2e-5).axes
+    assert axes.get_xscale() == "log"
+    across = [[x for x, _ in line] for line in points(axes)]
+    assert across == [[2e-5], [1.5e-6], [4e-5], [3e-7], [1.6e-6], [2e-5], [3e-4]]
+    assert {x for segment in axes.collections[0].get_segments() for x, _ in segment} == {2e-5}
+    said = words(axes)
+    assert said[:2] == ["onnx on onnxruntime, batch 1", "1.5e-06"]
+    assert said[4:] == ["✗ paddle, batch 1", "3.0e-04", "✗ paddle, batch 2", "not finite"]
+    assert axes.texts[4].get_color() == WRONG != axes.texts[0].get_color()
+    low, high = axes.get_xlim()
+    assert low < 3e-7
+    assert high > 3e-4
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_few_and_many_contenders_are_drawn(count: int) -> None:
+    names = [f"kw{number}x-mobilenetv2-100 frozen, paddle-eager" for number in range(count)]
+    rows = [Speed(name, "paddle", 10.0, 0.5, 0.4, 0.6) for name in names]
+    drawn = [
+        ratios(rows),
+        throughput(rows),
+        latencies([CallTimes(name, [1.0, 2.0]) for name in names], "paddle"),
+        drift([track(name, 3) for name in names], "paddle"),
+        throughput_by_batch([BatchLine(name, [1, 2], [1.0, 2.0]) for name in names], "paddle"),
+        parity_errors([ParityError(name, 1e-6, 2e-5, 0.0, passed=True) for name in names], 2e-5),
+    ]
+    for figure in drawn:
+        width, height = figure.get_size_inches()
+        assert width == 3.4  # as wide as a phone: the page never shrinks its words
+        assert height < 1.5 + 0.8 * count or height == 2.5
+    shown = words(drawn[0].axes[0])
+    assert len(set(shown)) == count + 1  # of long names, both ends stay
+    assert all(len(name) <= 30 for name in shown)
+    assert as_svg(drawn[0]).count("<text") >= 2 * count
+
+
+def test_nothing_to_draw_is_told() -> None:
+    for figure in (speeds([]), throughput([]), latencies([], ""), drift([], ""), throughput_by_batch([], "")):
+        assert "measured" in figure.texts[0].get_text()
+    assert ratios(SPEEDS[:1]).texts[0].get_text() == "Nothing was compared with a baseline."
+    assert parity_errors([], 2e-5).texts[0].get_text() == "Nothing was proved."
+
+
+def test_a_file_that_could_not_be_drawn_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_drawable(Path("x.SVG"))
+    with pytest.raises(InvalidOption, match=r"x\.gif"):
+        check_drawable(Path("x.gif"))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(PackageMissing):
+        check_drawable(Path("x.png"))
 
 
 def test_svgs_of_one_page_share_no_id_and_every_reference_resolves() -> None:
@@ -216,9 +404,9 @@ def test_svg_takes_width_and_colours_of_the_page() -> None:
         assert (root.get("role"), root.get("aria-label")) == ("img", figure.get_label())
         assert "http" not in text
         for element in root.iter("text"):
-            assert "fill: currentColor" in element.attrib["style"] or figures._WRONG in element.attrib["style"]
+            assert "fill: currentColor" in element.attrib["style"] or WRONG in element.attrib["style"]
         painted = set(re.findall(r"(?:fill|stroke): ?([^;\"]+)", text))
-        assert not painted & {figures._INK, "#000000", "black", "#ffffff", "white"}
+        assert not painted & {INK, "#000000", "black", "#ffffff", "white"}
         assert "currentColor" in painted
 
 
@@ -230,7 +418,7 @@ def test_line_colours_stand_out_from_light_and_dark() -> None:
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    for colour in figures._LINES:
+    for colour in LINES:
         assert 1.05 / (luminance(colour) + 0.05) > 3
         assert (luminance(colour) + 0.05) / (luminance("#15171b") + 0.05) > 3
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dyx
+from dyx.bench import Comparison, Plan
+from dyx.bench.limit import SIDE, arithmetic, open_limit, products
 from dyx.bundle import read_bundle
 from dyx.errors import BundleMissing, PackageMissing, UnknownName
-from dyx.lineup import EAGER, Lineup, Where, line_up
+from dyx.lineup import EAGER, Lineup, Where, line_up, measure, peers
 from dyx.runtime import BACKENDS
 
 
@@ -92,3 +95,60 @@ def test_names_that_lead_nowhere(dy_bundle: Path, tmp_path: Path) -> None:
         line_up([dy_bundle], "alexnet-bm", Where(), print)
     with pytest.raises(BundleMissing, match=r"holds no dyx\.json"):
         line_up([dy_bundle], str(tmp_path), Where(), print)
+
+
+def test_peers_stand_beside_every_network(dy_bundle: Path) -> None:
+    where = Where(("onnxruntime",), threads=1)
+    full = peers(line_up([dy_bundle], None, where, print), where, 2, print)
+    named = {one.name: one for one in full.contenders if one.backend == "onnxruntime"}
+    own, frozen, limit = (named[name] for name in ("alexnet-dy (own defaults)", "alexnet-dy (frozen)", "matmul limit"))
+    assert own.arguments == {**named["alexnet-dy"].arguments, "tuned": False}
+    assert read_bundle(frozen.arguments["bundle"]).input.shape == (2, 3, 128, 128)
+    macs = named["alexnet-dy"].macs
+    assert macs is not None and macs > (named["alexnet-bn"].macs or 0) > 1e7
+    assert limit.limit and limit.macs == limit.arguments["macs"] == macs and limit.arguments["threads"] == 1
+    assert {one.group for one in full.contenders if one.backend == "onnxruntime"} == {"onnxruntime"}
+    again = peers(line_up([dy_bundle], None, where, print), where, 2, print)
+    assert [one.name for one in again.contenders] == [one.name for one in full.contenders]
+
+
+def test_peers_that_cannot_be_say_why(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = Where(("onnxruntime",))
+    plain = peers(line_up([bundles / "alexnet-bn"], None, where, print), where, 2, print)
+    reasons = {one.name: one.reason for one in plain.skipped}
+    assert "only the zoo's dynamic networks" in reasons["alexnet-bn (frozen)"]
+    monkeypatch.setattr("dyx.lineup.find_spec", lambda name: None if name == "onnx" else object())
+    without = peers(line_up([bundles / "alexnet-bn"], None, where, print), where, 2, print)
+    assert "the arithmetic of an ONNX file" in {one.name: one.reason for one in without.skipped}["matmul limit"]
+
+
+def test_peers_are_measured_and_told_as_shares_of_the_peak(dy_bundle: Path) -> None:
+    (found,) = measure([dy_bundle], None, [Where(("onnxruntime",))], Plan((2,), seconds=0.03), print, with_peers=True)
+    rows = {row.name: row for row in found.rows if row.backend == "onnxruntime"}
+    assert rows["alexnet-dy (frozen)"].ratio is not None and rows["alexnet-dy (own defaults)"].ratio is not None
+    limit = rows["matmul limit"]
+    assert limit.ratio is None and limit.peak_share is None
+    for name in ("alexnet-dy", "alexnet-bn", "alexnet-dy (own defaults)"):
+        share, macs = (
+            rows[name].peak_share,
+            next(seen.contender.macs for seen in found.measurements if seen.contender.name == name),
+        )
+        assert share is not None and macs is not None
+        peak = limit.images_per_s / 2 * arithmetic(rows_macs(found, "matmul limit"), 2)
+        assert share == pytest.approx(rows[name].images_per_s * macs / peak)
+        assert 0 < share < 3
+    assert Comparison.from_json(found.to_json()).rows == found.rows
+
+
+def rows_macs(found: Comparison, name: str) -> int:
+    macs = next(seen.contender.macs for seen in found.measurements if seen.contender.name == name)
+    assert macs is not None
+    return macs
+
+
+def test_the_limit_does_at_least_the_arithmetic_asked_for() -> None:
+    assert (products(97_000_000, 1), products(97_000_000, 512)) == (1, 47)
+    assert arithmetic(97_000_000, 512) == 47 * SIDE**3 >= 97_000_000 * 512
+    with open_limit(SIDE**3, threads=1) as runner:
+        assert runner.run(np.zeros((2, 3, 1, 1), np.float32)).shape == (2, 3, 1, 1)
+        assert runner.threads == 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dyx.bench.contender import Contender, Skipped, grouped
-from dyx.bench.measure import WARM_UP, Progress, measure
+from dyx.bench.measure import WARM_UP, Interrupted, Progress, measure
 from dyx.bench.samples import Measurement, Settings
 from dyx.bench.stats import AGREE_WITHIN, RESAMPLES
 from dyx.bench.summary import Row, summarize
@@ -40,12 +40,20 @@ class Comparison:
         settings: What was asked.
         measurements: One per contender, group by group.
         skipped: Who could not take part.
+        notes: What a reader must know of the whole, in words.
+        interrupted: Whether it was stopped before its time.
     """
 
     environment: Mapping[str, Any]
     settings: Settings
     measurements: tuple[Measurement, ...]
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    def noted(self, note: str) -> Comparison:
+        """The same with one more note; one that tells of an interruption marks it."""
+        return replace(self, notes=(*self.notes, note), interrupted=self.interrupted or note.startswith("interrupted"))
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -61,6 +69,8 @@ class Comparison:
             "settings": {**asdict(self.settings), "method": METHOD},
             "contenders": [measurement.to_json() for measurement in self.measurements],
             "skipped": [skipped.to_json() for skipped in self.skipped],
+            "notes": list(self.notes),
+            "interrupted": self.interrupted,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +89,8 @@ class Comparison:
             Settings(settings["batch"], settings["seconds"], settings["seed"]),
             tuple(map(Measurement.from_json, entry["contenders"])),
             tuple(map(Skipped.from_json, entry["skipped"])),
+            tuple(entry.get("notes", ())),
+            entry.get("interrupted", False),
         )
 
     def save(self, path: Path) -> None:
@@ -119,13 +131,21 @@ def bench(
     Raises:
         InvalidOption: A batch or a time that cannot be, or two baselines in one group.
         BenchFailed: A worker died or answered with an error; no process is left behind.
+        KeyboardInterrupt: Where nothing was measured yet; else what was measured so far is given back, marked.
     """
     settings = Settings(batch, seconds)
     groups = grouped(contenders)
     surroundings = environment()
     measurements: list[Measurement] = []
     for number, group in enumerate(groups):
-        measurements += measure(group, settings, _within(progress, number, len(groups)))
+        try:
+            measurements += measure(group, settings, _within(progress, number, len(groups)))
+        except Interrupted as stopped:
+            measurements += stopped.measurements
+            if not measurements:
+                raise KeyboardInterrupt from stopped
+            seen = Comparison(surroundings, settings, tuple(measurements), tuple(skipped))
+            return seen.noted("interrupted: figures are of what was measured so far")
     return Comparison(surroundings, settings, tuple(measurements), tuple(skipped))
 
 

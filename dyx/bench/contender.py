@@ -27,6 +27,8 @@ class Contender:
         reference: Whether it may be far slower than the others, who then do not wait for it: it takes turns only
             until it has made two calls and spent the seconds asked for.
         group: Contenders of one group take turns with each other; the backend unless said otherwise.
+        macs: Multiply-accumulates per image, where they are known.
+        limit: Whether it is the machine's own limit, which nobody is compared with but every share of the peak.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Contender:
     baseline: bool = False
     reference: bool = False
     group: str = ""
+    macs: int | None = None
+    limit: bool = False
 
     def __post_init__(self) -> None:
         if not self.group:

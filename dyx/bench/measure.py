@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from dyx.bench.contender import Contender
 from dyx.bench.process import WorkerProcess
-from dyx.bench.samples import Measurement, Settings, Turn, WarmUp, by_window, times
-from dyx.bench.stats import agree
+from dyx.bench.samples import Measurement, Settings, Turn, WarmUp, last_windows, times
+from dyx.bench.stats import KEPT_WINDOWS, agree, median_interval
 from dyx.bench.turns import LEAST_WINDOWS, MOST_WINDOWS, Pace, order, pace
 from dyx.gpu import gpus
 
@@ -43,16 +44,35 @@ class _Side:
         return self.contender.reference and len(made) >= REFERENCE_CALLS and sum(made) / 1e9 >= seconds
 
 
+class Interrupted(Exception):
+    """Ctrl-C while a group was measured: what was seen of it so far."""
+
+    def __init__(self, measurements: list[Measurement]) -> None:
+        super().__init__()
+        self.measurements = measurements
+
+
 def measure(group: Sequence[Contender], settings: Settings, tell: Progress) -> list[Measurement]:
-    """Measure the contenders of one group against each other. Raises BenchFailed; no process is left behind."""
+    """Measure the contenders of one group against each other.
+
+    Raises BenchFailed, or Interrupted after Ctrl-C; no process is left behind.
+    """
     origin_ns = time.perf_counter_ns()
-    with ExitStack() as stack:
-        sides = [_opened(contender, settings, stack, tell) for contender in group]
-        for side in sides:
-            tell(f"{side.contender.name}: warm-up", _WARM_UP_SHARE)
-            _warm_up(side)
-        samples = _run_windows(sides, settings, _pace(sides, settings), origin_ns, tell)
-        return [_measurement(side, samples) for side in sides]
+    sides: list[_Side] = []
+    samples: list[list[dict[str, Any]]] = []
+    try:
+        with ExitStack() as stack:
+            # One by one: what is open when Ctrl-C comes is in the list.
+            sides.extend(_opened(contender, settings, stack, tell) for contender in group)
+            for side in sides:
+                tell(f"{side.contender.name}: warm-up", _WARM_UP_SHARE)
+                _warm_up(side)
+            samples.extend(_run_windows(sides, settings, _pace(sides, settings), origin_ns, tell))
+            return [_measurement(side, samples, side.worker.ask(do="memory")["peak_bytes"]) for side in sides]
+    except KeyboardInterrupt:
+        # A worker may be in the middle of an answer, so that nothing more can be asked of it.
+        seen = len(sides) == len(group) and all(side.turns for side in sides)
+        raise Interrupted([_measurement(side, samples, 0) for side in sides] if seen else []) from None
 
 
 def _opened(contender: Contender, settings: Settings, stack: ExitStack, tell: Progress) -> _Side:
@@ -80,20 +100,29 @@ def _pace(sides: Sequence[_Side], settings: Settings) -> Pace:
 
 def _run_windows(
     sides: Sequence[_Side], settings: Settings, steps: Pace, origin_ns: int, tell: Progress
-) -> list[list[dict[str, Any]]]:
-    """Three windows, and more until every side is stable, ten at most; what the GPUs said after each."""
+) -> Iterator[list[dict[str, Any]]]:
+    """Three windows, and more until every side is stable, ten at most; gives what the GPUs said after each."""
     on_gpu = any(side.opened["device"] == "gpu" for side in sides)
-    samples = []
     for window in range(MOST_WINDOWS):
         if window >= LEAST_WINDOWS and _is_stable(sides):
             break
-        share = window / max(LEAST_WINDOWS, window + 1)  # nobody knows how many more there will be
-        tell(f"{sides[0].contender.group}: window {window + 1}", _WARM_UP_SHARE + (1 - _WARM_UP_SHARE) * share)
+        title = f"{sides[0].contender.group}: window {window + 1}"
         for step in range(steps.rounds):
+            # Nobody knows how many windows more there will be.
+            share = (window + step / steps.rounds) / max(LEAST_WINDOWS, window + 1)
+            tell(title + running(sides), _WARM_UP_SHARE + (1 - _WARM_UP_SHARE) * share)
             _run_round(sides, settings, steps, (window, window * steps.rounds + step), origin_ns)
-        if on_gpu:
-            samples.append(gpus())
-    return samples
+        yield gpus() if on_gpu else []
+
+
+def running(sides: Sequence[_Side]) -> str:
+    """The median so far of the first side that is compared, with its 95 % interval, in ms per call."""
+    shown = next((side for side in sides if side.turns and not side.contender.baseline), None)
+    if shown is None:
+        return ""
+    calls = times(shown.turns)
+    low, high = median_interval(calls)
+    return f"  {shown.contender.name} {median(calls) / 1e6:.3g} ms [{low / 1e6:.3g} {high / 1e6:.3g}]"
 
 
 def _run_round(sides: Sequence[_Side], settings: Settings, steps: Pace, place: tuple[int, int], origin_ns: int) -> None:
@@ -107,7 +136,9 @@ def _run_round(sides: Sequence[_Side], settings: Settings, steps: Pace, place: t
 
 def _is_stable(sides: Sequence[_Side]) -> bool:
     return all(
-        agree([times(turns) for turns in by_window(side.turns)]) for side in sides if not side.contender.reference
+        agree([times(turns) for turns in last_windows(side.turns, KEPT_WINDOWS)])
+        for side in sides
+        if not side.contender.reference
     )
 
 
@@ -116,7 +147,7 @@ def _turn(window: int, round_number: int, answer: dict[str, Any], origin_ns: int
     return Turn(window, round_number, sent, done, tuple(answer["device_ns"]))
 
 
-def _measurement(side: _Side, samples: list[list[dict[str, Any]]]) -> Measurement:
+def _measurement(side: _Side, samples: list[list[dict[str, Any]]], peak_bytes: int) -> Measurement:
     return Measurement(
         side.contender,
         side.opened["device"],
@@ -124,6 +155,6 @@ def _measurement(side: _Side, samples: list[list[dict[str, Any]]]) -> Measuremen
         side.opened["options"],
         side.warm_up,
         tuple(side.turns),
-        side.worker.ask(do="memory")["peak_bytes"],
+        peak_bytes,
         tuple(samples) if side.opened["device"] == "gpu" else (),
     )

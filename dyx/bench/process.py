@@ -21,16 +21,20 @@ _PATIENCE_S = 5.0
 
 
 class WorkerProcess:
-    """A worker for one contender: a context manager that leaves no process behind."""
+    """A worker for one contender: a context manager that leaves no process behind.
 
-    def __init__(self, contender: Contender) -> None:
+    Attributes:
+        contender: Whom it holds.
+    """
+
+    def __init__(self, contender: Contender, module: str = "dyx.bench.worker") -> None:
         self.contender = contender
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - __exit__ closes it
         self._connection, other_end = Pipe()
         with other_end:
             self._process = subprocess.Popen(
                 # -P: the folder that one happens to stand in is on the path only if it is on the parent's.
-                [sys.executable, "-P", "-m", "dyx.bench.worker", str(other_end.fileno())],
+                [sys.executable, "-P", "-m", module, str(other_end.fileno())],
                 pass_fds=[other_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -43,10 +43,68 @@ def explanation(comparison: Comparison) -> list[str]:
     on_gpu = any(row.device == "gpu" for row in comparison.rows)
     copies = ", copies to and from the device included (dev: on the device alone, without them)" if on_gpu else ""
     places = [told["cpu"]["model"], *(gpu["name"] for gpu in told["gpus"] if on_gpu)]
+    runs = 1 + max((turn.run for seen in comparison.measurements for turn in seen.turns), default=0)
+    again = f", {runs} runs with processes of their own" if runs > 1 else ""
     return [
-        f"Batch {settings.batch}, {settings.seconds:g} s or more a side in windows; {', '.join(places)}.",
+        *(f"Note: {note}." for note in comparison.notes),
+        f"Batch {settings.batch}, {settings.seconds:g} s or more a side in windows{again}; {', '.join(places)}.",
         *_per_contender(comparison.measurements),
         _METHOD.format(copies=copies),
+    ]
+
+
+def tabulate_all(comparisons: Sequence[Comparison]) -> Group:
+    """The one comparison as `tabulate` shows it; several in one table, a row per contender, batch and threads."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    if len(comparisons) == 1:
+        return tabulate(comparisons[0])
+    found = sorted(_all_rows(comparisons), key=lambda entry: (entry[0].backend, entry[0].name))
+    columns = _sweep_columns(found)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in columns:
+        words = name in ("network", "backend", "notes")
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for entry in found:
+        cells = (Text(cell(*entry)) for cell in columns.values())
+        table.add_row(*cells, style="bold" if entry[0].baseline else None)
+    notes = dict.fromkeys(f"Note: {note}." for comparison in comparisons for note in comparison.notes)
+    return Group(table, *map(Text, notes), Text(explanation(comparisons[0])[-1]))
+
+
+_Entry = tuple[Row, Measurement, int]
+
+
+def _sweep_columns(found: Sequence[_Entry]) -> dict[str, Callable[[Row, Measurement, int], str]]:
+    """Heading to what stands under it; threads only where they differ, so that names stay whole on a terminal of 80."""
+    columns: dict[str, Callable[[Row, Measurement, int], str]] = {
+        "network": lambda row, _seen, _batch: row.name,
+        "backend": lambda row, _seen, _batch: row.backend,
+    }
+    if len({seen.threads for _, seen, _ in found}) > 1:
+        columns["threads"] = lambda row, seen, _batch: NOTHING if row.device == "gpu" else str(seen.threads)
+    columns["batch"] = lambda _row, _seen, batch: str(batch)
+    columns["images/s"] = lambda row, _seen, _batch: figure(row.images_per_s)
+    columns["p50 ms"] = lambda row, _seen, _batch: figure(row.percentiles_ms["p50"])
+    if any(row.percentiles_ms["p99"] is not None for row, _, _ in found):
+        columns["p99"] = lambda row, _seen, _batch: figure(row.percentiles_ms["p99"])
+    if any(row.peak_share is not None for row, _, _ in found):
+        columns["% peak"] = lambda row, _seen, _batch: (
+            NOTHING if row.peak_share is None else f"{100 * row.peak_share:.0f}"
+        )
+    columns["× baseline"] = lambda row, _seen, _batch: "baseline" if row.baseline else _ratio(row)
+    columns["notes"] = lambda row, _seen, _batch: "\n".join(row.notes)
+    return columns
+
+
+def _all_rows(comparisons: Sequence[Comparison]) -> list[_Entry]:
+    return [
+        (row, seen, comparison.settings.batch)
+        for comparison in comparisons
+        for row, seen in zip(comparison.rows, comparison.measurements, strict=True)
     ]
 
 
@@ -72,7 +130,7 @@ def _table(group: str, comparison: Comparison) -> Table:
     from rich.text import Text
 
     rows = [row for row in comparison.rows if row.group == group]
-    columns = _columns(rows)
+    columns = columns_of(rows)
     # One space between columns, so that usual names stay whole on a terminal of 80.
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, title=Text(group), title_justify="left")
     for heading in columns:
@@ -87,7 +145,7 @@ def _table(group: str, comparison: Comparison) -> Table:
     return table
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
+def columns_of(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
     """Heading to what stands under it; columns that would tell nothing are left out."""
     columns: dict[str, Callable[[Row], str]] = {"network": _network}
     columns["images/s"] = lambda row: figure(row.images_per_s)
@@ -95,7 +153,9 @@ def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
         columns[f"p{percent}{' ms' if percent == PERCENTS[0] else ''}"] = _percentile(f"p{percent}")
     if any(row.device_ms is not None for row in rows):
         columns["dev ms"] = lambda row: figure(row.device_ms)
-    columns["MiB"] = lambda row: f"{row.peak_bytes / 2**20:.0f}"
+    if any(row.peak_share is not None for row in rows):
+        columns["% peak"] = lambda row: NOTHING if row.peak_share is None else f"{100 * row.peak_share:.0f}"
+    columns["MiB"] = lambda row: f"{row.peak_bytes / 2**20:.0f}" if row.peak_bytes else NOTHING
     columns["× baseline"] = lambda row: "baseline" if row.baseline else _ratio(row)
     columns["notes"] = lambda row: "\n".join(row.notes)
     return columns

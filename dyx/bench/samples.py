@@ -43,6 +43,7 @@ class Turn:
         done_ns: When its answer was there, on the host.
         device_ns: Time on the device, by its own events, of as many calls on inputs that were there already;
             empty on a CPU.
+        run: From 0; each run has worker processes of its own.
     """
 
     window: int
@@ -50,6 +51,7 @@ class Turn:
     sent_ns: tuple[int, ...]
     done_ns: tuple[int, ...]
     device_ns: tuple[int, ...] = ()
+    run: int = 0
 
     @property
     def calls_ns(self) -> list[int]:
@@ -60,15 +62,23 @@ class Turn:
     def from_json(cls, entry: Mapping[str, Any]) -> Turn:
         """The turn that `asdict` gave."""
         instants = {key: tuple(entry[key]) for key in ("sent_ns", "done_ns", "device_ns")}
-        return cls(window=entry["window"], round=entry["round"], **instants)
+        return cls(window=entry["window"], round=entry["round"], run=entry.get("run", 0), **instants)
 
 
 def by_window(turns: Sequence[Turn]) -> list[list[Turn]]:
     """The turns of each window in which there were any, in order."""
-    windows: dict[int, list[Turn]] = {}
+    windows: dict[tuple[int, int], list[Turn]] = {}
     for turn in turns:
-        windows.setdefault(turn.window, []).append(turn)
+        windows.setdefault((turn.run, turn.window), []).append(turn)
     return list(windows.values())
+
+
+def last_windows(turns: Sequence[Turn], count: int) -> list[list[Turn]]:
+    """The turns of the last windows of each run: figures are taken from these."""
+    runs: dict[int, list[list[Turn]]] = {}
+    for window in by_window(turns):
+        runs.setdefault(window[0].run, []).append(window)
+    return [window for windows in runs.values() for window in windows[-count:]]
 
 
 def times(turns: Sequence[Turn]) -> list[int]:

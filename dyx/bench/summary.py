@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dyx.bench.samples import Measurement, Settings, Turn, by_window, times
+from dyx.bench.limit import arithmetic
+from dyx.bench.samples import Measurement, Settings, Turn, last_windows, times
 from dyx.bench.stats import KEPT_WINDOWS, PERCENTS, Ratio, agree, percentile, speed_ratio, variation
 from dyx.gpu import throttling
 
@@ -16,7 +17,7 @@ VARIATION_LIMIT = 0.025
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's figures, from its last three windows.
+    """One contender's figures, from the last three windows of each run.
 
     Attributes:
         name: The contender's name.
@@ -33,6 +34,7 @@ class Row:
         stable: Whether the three windows agree; None of fewer windows.
         variation: The greatest coefficient of variation within a window; None without two calls in one.
         notes: What a reader must know before quoting the figures.
+        peak_share: Its arithmetic per second as a share of the machine's limit, where that was measured beside it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Row:
     stable: bool | None
     variation: float | None
     notes: tuple[str, ...]
+    peak_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The form shown by `--json`."""
@@ -58,12 +61,27 @@ class Row:
 def summarize(measurements: Sequence[Measurement], settings: Settings) -> tuple[Row, ...]:
     """One row per measurement, in their order."""
     baselines = {seen.contender.group: seen for seen in measurements if seen.contender.baseline}
-    return tuple(_row(seen, baselines.get(seen.contender.group), settings) for seen in measurements)
+    rows = [_row(seen, baselines.get(seen.contender.group), settings) for seen in measurements]
+    best = max((_limit(row, seen, settings) for row, seen in zip(rows, measurements, strict=True)), default=0.0)
+    return tuple(_with_share(row, seen, best) for row, seen in zip(rows, measurements, strict=True))
+
+
+def _limit(row: Row, seen: Measurement, settings: Settings) -> float:
+    """Multiply-accumulates per second of the machine's limit; 0 for anybody else."""
+    if not seen.contender.limit or seen.contender.macs is None:
+        return 0.0
+    return row.images_per_s / settings.batch * arithmetic(seen.contender.macs, settings.batch)
+
+
+def _with_share(row: Row, seen: Measurement, best: float) -> Row:
+    if not best or seen.contender.limit or seen.contender.macs is None:
+        return row
+    return replace(row, peak_share=row.images_per_s * seen.contender.macs / best)
 
 
 def _row(seen: Measurement, baseline: Measurement | None, settings: Settings) -> Row:
     who = seen.contender
-    kept = by_window(seen.turns)[-KEPT_WINDOWS:]
+    kept = last_windows(seen.turns, KEPT_WINDOWS)
     windows = [times(turns) for turns in kept]
     calls = [call for window in windows for call in window]
     stable, spread = agree(windows), _greatest_variation(windows)
@@ -78,7 +96,7 @@ def _row(seen: Measurement, baseline: Measurement | None, settings: Settings) ->
         percentiles_ms={f"p{percent}": _ms(percentile(calls, percent)) for percent in PERCENTS},
         device_ms=_ms(percentile([call for turns in kept for turn in turns for call in turn.device_ns], 50)),
         peak_bytes=seen.peak_bytes,
-        ratio=None if baseline is None or baseline is seen else _ratio(kept, baseline, settings.seed),
+        ratio=None if baseline is None or baseline is seen or who.limit else _ratio(kept, baseline, settings.seed),
         stable=stable,
         variation=spread,
         notes=tuple(_notes(len(calls), stable, spread, seen)),
@@ -95,9 +113,10 @@ def _ms(ns: float | None) -> float | None:
 
 def _ratio(kept: Sequence[Sequence[Turn]], baseline: Measurement, seed: int) -> Ratio | None:
     """Against the baseline's turns of the same rounds."""
-    theirs = {turn.round: turn.calls_ns for turn in baseline.turns}
-    own = [turn for turns in kept for turn in turns if turn.round in theirs]
-    return speed_ratio([theirs[turn.round] for turn in own], [turn.calls_ns for turn in own], seed)
+    theirs = {(turn.run, turn.round): turn.calls_ns for turn in baseline.turns}
+    own = [turn for turns in kept for turn in turns if (turn.run, turn.round) in theirs]
+    base = [theirs[turn.run, turn.round] for turn in own]
+    return speed_ratio(base, [turn.calls_ns for turn in own], seed, [turn.run for turn in own])
 
 
 def _notes(calls: int, stable: bool | None, spread: float | None, seen: Measurement) -> list[str]:

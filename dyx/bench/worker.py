@@ -29,13 +29,23 @@ _REST_MOST_S = 0.4
 _STATUS = Path("/proc/self/status")
 
 
-def main(descriptor: int) -> int:
-    """Serve one parent until it closes its end; the exit status."""
+def main(
+    descriptor: int,
+    begin: Callable[[Runner, np.ndarray], Any],
+    answers: Mapping[str, Callable[..., Mapping[str, Any]]],
+) -> int:
+    """Serve one parent until it closes its end; the exit status.
+
+    Args:
+        descriptor: Of this end of the pipe.
+        begin: Makes, of a runner and its seeded input, what answers are given from.
+        answers: Order to the function that gives its answer.
+    """
     # Ctrl-C reaches every process of the terminal: the parent decides what becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Connection(descriptor) as connection:
         try:
-            _serve(connection)
+            _serve(connection, begin, answers)
         except Exception as error:
             traceback.print_exc()
             _send(connection, {"error": _words(error), "expected": isinstance(error, DyxError)})
@@ -43,16 +53,20 @@ def main(descriptor: int) -> int:
     return 0
 
 
-def _serve(connection: Connection) -> None:
+def _serve(
+    connection: Connection,
+    begin: Callable[[Runner, np.ndarray], Any],
+    answers: Mapping[str, Callable[..., Mapping[str, Any]]],
+) -> None:
     order = _receive(connection)
     if order is None:
         return
     with resolve(order["opener"])(**order["arguments"]) as runner:
         image = make_input(runner.contract.input, order["batch"], order["seed"])
         _send(connection, {"device": runner.device, "threads": runner.threads, "options": runner.options})
-        calls = Calls(runner, image)
+        begun = begin(runner, image)
         while (order := _receive(connection)) is not None:
-            _send(connection, _ANSWERS[order.pop("do")](calls, **order))
+            _send(connection, answers[order.pop("do")](begun, **order))
 
 
 def make_input(spec: TensorSpec, batch: int, seed: int) -> np.ndarray:
@@ -160,4 +174,4 @@ def _send(connection: Connection, answer: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), Calls, _ANSWERS))

@@ -18,6 +18,22 @@ _TEMPLATE = "page.html.j2"
 
 
 @dataclass(frozen=True)
+class Details:
+    """What stands in a cell behind a few words, until a reader opens it.
+
+    Attributes:
+        summary: The words.
+        lines: What is behind them.
+    """
+
+    summary: str
+    lines: Sequence[str]
+
+
+Cell = str | Details
+
+
+@dataclass(frozen=True)
 class Table:
     """A table; wide ones scroll inside their own box.
 
@@ -31,7 +47,7 @@ class Table:
 
     caption: str
     headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
     numbers: Sequence[str] = ()
     strong: int | None = None
 
@@ -86,11 +102,13 @@ class Page:
         title: Its heading.
         lead: What matters most, in a sentence.
         sections: From top to bottom.
+        parts: Pages that stand in this one, beneath its own sections, each under a heading of its own.
     """
 
     title: str
     lead: str
     sections: Sequence[Section]
+    parts: Sequence[Page] = ()
 
 
 def render(page: Page) -> str:
@@ -150,6 +168,11 @@ def told(value: Any) -> str:
     if isinstance(value, str):
         return value
     return ", ".join(map(told, value))
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """How many there are, and the first of them."""
+    return f"{len(names):,}: {', '.join(names[:most])}{' …' if len(names) > most else ''}"
 
 
 def percent(share: float | None) -> str:

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dyx.figures import as_svg, curve_panels
-from dyx.report.page import NOTHING, Page, Photo, Section, Table, facts_table, flat, percent, render, told
+from dyx.report.page import NOTHING, Page, Photo, Section, Table, facts_table, flat, listed, percent, render, told
 
 _PICTURES = "Held-out pictures: prediction and, in brackets, truth; a cross and a red frame where they differ"
-_MOST_LABELS = 20
 
 
 def run_page(record: Mapping[str, Any], pictures_png: bytes | None) -> str:
-    """The page of a run, as HTML that needs nothing else.
+    """The page of a run, as HTML that needs nothing else; see `run_report`. Raises PackageMissing."""
+    return render(run_report(record, pictures_png))
+
+
+def run_report(record: Mapping[str, Any], pictures_png: bytes | None) -> Page:
+    """The page of a run.
 
     Args:
         record: What `run.json` holds; before the first epoch has ended its history is empty.
@@ -32,7 +36,7 @@ def run_page(record: Mapping[str, Any], pictures_png: bytes | None) -> str:
         Section("Network and data", tables=[facts_table("What was trained, on what", _subject(record))]),
         Section("Environment", tables=[facts_table("The machine and its software", record["environment"])]),
     )
-    return render(Page(f"{record['model']} on {record['data']}", verdict(record), sections))
+    return Page(f"{record['model']} on {record['data']}", verdict(record), sections)
 
 
 def verdict(record: Mapping[str, Any]) -> str:
@@ -97,11 +101,9 @@ def _forms_table(forms: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _subject(record: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a run that stand nowhere else on its page."""
-    labels = record.get("labels") or []
-    shown = ", ".join(map(str, labels[:_MOST_LABELS])) + (" …" if len(labels) > _MOST_LABELS else "")
     return {
         **{key: record.get(key) for key in ("model", "parameters", "data", "seed", "held_out_images_per_s")},
         "input": " × ".join(map(str, record.get("shape") or ())) or NOTHING,
-        "classes": f"{len(labels):,}: {shown}",
+        "classes": listed([str(label) for label in record.get("labels") or []]),
         "preprocess": record.get("preprocess"),
     }

@@ -29,7 +29,12 @@ DEVICES = ("auto", "cpu", "gpu")
 
 
 def open_bundle(
-    bundle: Bundle | Path | str, backend: str = "auto", device: str = "auto", threads: int | None = None
+    bundle: Bundle | Path | str,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    tuned: bool = True,
 ) -> Runner:
     """A runner for a bundle, its hashes checked. Also `dyx.open`.
 
@@ -39,6 +44,7 @@ def open_bundle(
         device: `"cpu"`, `"gpu"` (an error where the backend cannot use one) or `"auto"`: a GPU if the backend
             has one; the runner's `device` says which it became.
         threads: Threads on a CPU; all usable cores by default.
+        tuned: Set the options that dyx chose; false leaves every one as the backend has it, and `threads` unused.
 
     Raises:
         UnknownName, InvalidOption, PackageMissing, DeviceMissing, BundleError.
@@ -49,7 +55,7 @@ def open_bundle(
     if threads is not None and threads < 1:
         raise InvalidOption("--threads", threads, "a number from 1 up")
     chosen = _first_usable(opened) if backend == "auto" else _checked(opened, backend)
-    runner: Runner = BACKENDS.get(chosen)(opened, device=device, threads=threads)
+    runner: Runner = BACKENDS.get(chosen)(opened, device=device, threads=threads, tuned=tuned)
     return runner
 
 

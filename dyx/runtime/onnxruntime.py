@@ -23,7 +23,7 @@ class OnnxRuntimeRunner(Runner):
 
     backend = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, *, device: str, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, *, device: str, threads: int | None, tuned: bool = True) -> None:
         import onnxruntime
 
         super().__init__(Contract.of(bundle))
@@ -31,7 +31,7 @@ class OnnxRuntimeRunner(Runner):
         self._path = str(bundle.file(ONNX_MODEL))
         self.device = self._choose(device, onnxruntime.get_available_providers())
         self._stream = CudaStream() if self.device == "gpu" else None
-        self._session = self._open(onnxruntime)
+        self._session = self._open(onnxruntime, tuned)
         if self.device == "gpu" and self._session.get_providers()[0] != CUDA:
             # The provider is compiled in but did not load (driver, cuDNN): onnxruntime went on on the CPU.
             self.close()
@@ -44,9 +44,12 @@ class OnnxRuntimeRunner(Runner):
             return "gpu"
         return "cpu"
 
-    def _open(self, onnxruntime: Any) -> Any:
+    def _open(self, onnxruntime: Any, tuned: bool) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if not tuned:
+            self.options = {"defaults": True}
+            return onnxruntime.InferenceSession(self._path, options, providers=[CPU if self.device == "cpu" else CUDA])
         options.intra_op_num_threads = self.threads
         # Idle threads that spin would take the cores from whoever has the next turn.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

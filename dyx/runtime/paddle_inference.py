@@ -23,7 +23,7 @@ class PaddleRunner(Runner):
 
     backend = "paddle"
 
-    def __init__(self, bundle: Bundle, *, device: str, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, *, device: str, threads: int | None, tuned: bool = True) -> None:
         super().__init__(Contract.of(bundle))
         self._paddle = paddle_package()
         from paddle import inference
@@ -33,7 +33,7 @@ class PaddleRunner(Runner):
         program, parameters = bundle.file(PADDLE_PROGRAM), bundle.file(PADDLE_PARAMETERS)
         config = inference.Config(str(program), str(parameters))
         config.disable_glog_info()
-        self.options = self._configure(config)
+        self.options = self._configure(config) if tuned or self.device == "gpu" else {"defaults": True}
         self._predictor = inference.create_predictor(config)
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])

@@ -54,6 +54,17 @@ class Odd(Runner):
         pass
 
 
+class Hungry(Odd):
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def _infer(self, image):
+        if len(image) > self.most:
+            raise MemoryError(f"no room for {len(image)}")
+        return np.zeros((len(image), 2), np.float32)
+
+
 def dies():
     print("the last words", flush=True)
     os._exit(3)

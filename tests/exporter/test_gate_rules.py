@@ -18,6 +18,7 @@ from dyx.errors import FoldRefused, LayerUnreadable
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.calibration import mean_attentions
 from dyx.exporter.folded.constants import SharedConstants
+from dyx.exporter.folded.gates import Gated, logistic, means
 from dyx.exporter.plan import make_plan
 from dyx.exporter.rule import Cost, Neighbour, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
@@ -306,3 +307,69 @@ class Net(nn.Sequential):
 def test_layer_that_is_not_what_its_name_says(words: str, read: Any, layer: Any) -> None:
     with pytest.raises(LayerUnreadable, match=words):
         read(layer)
+
+
+class Same(nn.Layer):
+    """A layer in front of an identity, since Paddle saves no network without parameters."""
+
+    def __init__(self, layer: Any, channels: int) -> None:
+        super().__init__()
+        self.layer, self.same = layer, nn.Linear(channels, channels)
+        self.same.weight.set_value(np.eye(channels, dtype=np.float32))
+
+    def forward(self, image: Any) -> Any:
+        """`(B, C)`, the means of `(B, C, H, W)`."""
+        return self.same(self.layer(image).mean([2, 3]))
+
+
+def on_onnxruntime(layer: Any, x: np.ndarray, folder: Path) -> np.ndarray:
+    """What the exported file answers."""
+    import onnxruntime
+
+    from dyx.exporter.to_onnx import to_onnx
+    from dyx.exporter.to_paddle import to_paddle
+    from dyx.tensors import BATCH, TensorSpec
+
+    network = Same(layer, x.shape[1])
+    network.eval()
+    image, logits = TensorSpec("image", "float32", (BATCH, *x.shape[1:])), TensorSpec("logits", "float32", (BATCH, 3))
+    to_paddle(network, image, folder)
+    to_onnx(folder, folder, image, replace(logits, shape=(BATCH, x.shape[1])))
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(None, {"image": x})[0]
+    return answer
+
+
+class Far(nn.Layer):
+    """Scores are the means themselves."""
+
+    def forward(self, x: Any) -> Any:
+        """Factors `(B, C, 1, 1)`."""
+        return logistic(x.mean([2, 3], keepdim=True))
+
+
+class Pooled(nn.Layer):
+    """Means as every gate takes them."""
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C, 1, 1)`."""
+        return means(x)
+
+
+def test_nearly_closed_gates_keep_their_factors_in_float32(tmp_path: Path) -> None:
+    """onnxruntime's own sigmoid is 0 below -18; a layer whose every gate is that far down is not silent."""
+    scores = np.array([[-15, -20, -60], [-80, 3, 40]], np.float32)
+    x = np.broadcast_to(scores[:, :, None, None], (2, 3, 2, 2)).copy()
+    wanted = scores * sigmoid(scores.astype(np.float64))
+    got = on_onnxruntime(Gated(Far()), x, tmp_path)
+    # The identity behind it mixes rows in float32: each channel is told against its own row's largest.
+    np.testing.assert_allclose(got[0], wanted[0], rtol=2e-5, atol=1e-6 * np.abs(wanted[0]).max())
+    np.testing.assert_allclose(got[1], wanted[1], rtol=2e-5, atol=1e-6 * np.abs(wanted[1]).max())
+
+
+def test_means_of_large_maps_lose_little_in_float32(tmp_path: Path) -> None:
+    """Added up one by one, 1,024 positions lose five times as much."""
+    x = (np.random.default_rng(0).standard_normal((16, 16, 32, 32)) * 30 + 5).astype(np.float32)
+    wanted = x.astype(np.float64).mean((2, 3))
+    error = np.abs(on_onnxruntime(Pooled(), x, tmp_path) - wanted).max() / np.sqrt((wanted**2).mean())
+    assert error < 8e-7  # a single pooling: 1.7e-6

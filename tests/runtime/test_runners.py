@@ -182,3 +182,16 @@ def test_predict_of_nothing_and_of_no_classes(dy_bundle: Path) -> None:
         assert runner.predict([]) == []
         with pytest.raises(InvalidOption, match="--top is 0"):
             runner.predict([np.zeros((4, 4, 3), np.uint8)], top=0)
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_backends_own_defaults_are_left_alone_and_told(dy_bundle: Path, backend: str) -> None:
+    from dyx.bundle import read_bundle
+    from dyx.runtime import open_bundle
+
+    samples = read_bundle(dy_bundle).samples()
+    with open_bundle(dy_bundle, backend, "cpu", tuned=False) as runner:
+        assert runner.options == {"defaults": True}
+        got = runner.run(samples.image[:2])
+    # OpenVINO's own default is bfloat16 on a CPU that has it.
+    assert np.abs(got - samples.logits[:2]).max() < 3e-2 * np.abs(samples.logits).max()

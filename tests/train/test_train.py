@@ -85,6 +85,13 @@ def test_the_record_tells_the_run(finished: Run) -> None:
     assert losses == sorted(losses, reverse=True)
 
 
+def test_batch_norm_took_its_statistics_while_training(finished: Run) -> None:
+    arrays = read_checkpoint(finished.path / "final" / "weights.pdparams").arrays
+    for place in (1, 4):
+        assert np.abs(arrays[f"features.{place}._mean"]).min() > 0
+        assert np.abs(arrays[f"features.{place}._variance"] - 1).min() > 1e-4
+
+
 def test_the_log_holds_the_same_rows(finished: Run) -> None:
     with (finished.path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -158,6 +165,12 @@ def test_resuming_needs_no_other_option(finished: Run, train_tiny: TrainTiny, ti
     with pytest.raises(Stopped):
         train_tiny(tmp_path / "run", watch=StopAt(30))
     assert weights(train(tiny, out=tmp_path / "run", resume=True, threads=1)) == weights(finished)
+
+
+def test_resuming_keeps_the_seed_that_the_run_began_with(train_tiny: TrainTiny, tiny: str, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train_tiny(tmp_path / "run", watch=StopAt(3), seed=7, epochs=1)
+    assert train(tiny, out=tmp_path / "run", resume=True, threads=1).record["seed"] == 7
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Run, train_tiny: TrainTiny, tmp_path: Path) -> None:
@@ -372,6 +385,31 @@ def test_curves_for_tensorboard_are_written_while_training(train_tiny: TrainTiny
     content = events.read_bytes()
     for tag in (b"held_out_accuracy", b"temperature.dyconv", b"entropy.features.3", b"learning_rate"):
         assert content.count(tag) >= 2
+
+
+def test_learning_rate_falls_after_each_milestone(
+    train_tiny: TrainTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The articles' first fall comes after thirty epochs: here it comes after one."""
+    from dataclasses import replace
+
+    from dyx.train import settings
+    from dyx.train.recipes import find_recipe
+
+    early = replace(find_recipe("dyconv"), milestones=(1, 2), batch=256)
+    monkeypatch.setattr(settings, "find_recipe", lambda _name: early)
+    run = train_tiny(tmp_path / "run", recipe="dyconv", epochs=3)
+    rates = [row["learning_rate"] for row in run.record["history"]]
+    assert rates == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_a_run_is_opened_at_the_temperature_of_its_weights(finished: Run, tmp_path: Path) -> None:
+    hot = read_run(shutil.copytree(finished.path, tmp_path / "hot"))
+    sidecar = hot.path / "best" / "checkpoint.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"temperature": {"dyconv": 15.0}}))
+    with open_run(hot) as runner, open_run(finished) as cold:
+        assert runner._network.features[3].routing.temperature == 15
+        assert cold._network.features[3].routing.temperature == 1
 
 
 def test_entropy_is_one_for_equal_and_zero_for_one_hot_attention() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
 from dyx.exporter.folded.experts import Patches
+from dyx.exporter.folded.gates import logistic
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import Head
@@ -42,8 +43,7 @@ class FoldedOdAttention(Layer):
         """Channel `(B, C_in, 1, 1)`, filters `(B, C_out, 1, 1)`, spatial `(B, taps)`, kernel `(B, K)`, or None."""
         v = functional.relu(self._of("trunk", self.pool(x)))
         channel, filters, spatial = (
-            functional.sigmoid(self._of(name, v)) if name in self.present else None
-            for name in ("channel", "filters", "spatial")
+            logistic(self._of(name, v)) if name in self.present else None for name in ("channel", "filters", "spatial")
         )
         kernel = None
         if "kernel" in self.present:

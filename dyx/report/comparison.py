@@ -1,0 +1,287 @@
+"""The page of a benchmark: the table that `dyx bench` prints, and what its raw samples show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from dyx.bench.compare import METHOD, Comparison
+from dyx.bench.report import columns_of, explanation, figure
+from dyx.bench.samples import Measurement, last_windows, times
+from dyx.bench.stats import KEPT_WINDOWS
+from dyx.bench.summary import ENOUGH_CALLS, VARIATION_LIMIT, Row
+from dyx.figures import (
+    BatchLine,
+    CallTimes,
+    Speed,
+    Track,
+    as_svg,
+    drift,
+    latencies,
+    ratios,
+    speeds,
+    throughput,
+    throughput_by_batch,
+)
+from dyx.report.page import NOTHING, Page, Section, Table, facts_table, told
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_NAMED = 3
+_TOLD = ("backend", "device", "threads")
+"""Arguments of an opener that have columns of their own."""
+_MEANING = (
+    "UNSTABLE: the medians of the windows differ by more than 10 %. CV: the greatest coefficient of variation within a"
+    f" window, told above {VARIATION_LIMIT:.1%}. A number of calls is told below {ENOUGH_CALLS}. Ratios of turns that"
+    " lie side by side stay quotable on a noisy machine; times do not."
+)
+_LATENCY = (
+    "Of calls in the last three windows of each run. Warm-up calls are not among them: they came before, and only their"
+    " number and time were kept."
+)
+_DRIFT = (
+    "A dot is a call, or the mean of some that follow each other. Blue dots are those that figures are taken from,"
+    " hollow ones are of earlier windows. Times that rise over the run tell of throttling, or of another program."
+)
+_BY_BATCH = "Records of one machine, one software and the same model files, which differ in batch size alone."
+
+
+def comparison_report(comparison: Comparison) -> Page:
+    """The page of a benchmark. Raises PackageMissing."""
+    return Page(_title(comparison), verdict(comparison), comparison_sections(comparison))
+
+
+def verdict(comparison: Comparison) -> str:
+    """The benchmark in a sentence: how much was measured, where, and the range of ratios."""
+    rows = comparison.rows
+    found = [row.ratio.value for row in rows if row.ratio is not None]
+    measured = f"{len(rows)} measurement{'s' * (len(rows) != 1)} at batch {told(comparison.settings.batch)}"
+    spread = f"; {min(found):.2f} to {max(found):.2f} × as fast as the baseline" if found else ""
+    return f"{measured} on {comparison.environment['cpu']['model']}{spread}."
+
+
+def comparison_sections(comparison: Comparison) -> list[Section]:
+    """Everything that a record of `dyx bench` tells. Raises PackageMissing."""
+    asked = {**asdict(comparison.settings), "method": METHOD}
+    return [
+        _ratios_section(comparison),
+        Section("Figures", explanation(comparison), tables=_rows_tables(comparison)),
+        _notes_section(comparison),
+        Section("Throughput", drawings=_drawn(comparison, throughput)),
+        Section("Latency", [_LATENCY], _per_group(comparison, _call_times, latencies)),
+        Section("Over the run", [_DRIFT], _per_group(comparison, _track, drift)),
+        Section("Contenders", tables=[_contenders_table(comparison.measurements), _hashes_table(comparison)]),
+        Section("GPUs while measuring", tables=[_gpu_table(comparison.measurements)]),
+        Section("Settings", tables=[facts_table("What was asked, and how it was measured", asked)]),
+        Section("Environment", tables=[facts_table("The machine and its software", comparison.environment)]),
+    ]
+
+
+def answer(comparisons: Sequence[Comparison]) -> Figure:
+    """The one figure that answers what was asked: ratios, and throughput beneath. Raises PackageMissing."""
+    threads = {seen.threads for comparison in comparisons for seen in comparison.measurements}
+    rows = [
+        _speed(row, _place(seen, comparison, told_threads=len(threads) > 1))
+        for comparison in comparisons
+        for row, seen in zip(comparison.rows, comparison.measurements, strict=True)
+    ]
+    return speeds(rows)
+
+
+def by_batch(comparisons: Sequence[Comparison]) -> Section:
+    """Throughput over batch size of comparisons that differ in nothing else; holds nothing where there are none."""
+    families: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        families.setdefault(_identity(comparison), []).append(comparison)
+    sweeps = [members for members in families.values() if len({each.settings.batch for each in members}) > 1]
+    if not sweeps:
+        return Section("Throughput by batch size")
+    lines = [line for members in sweeps for line in _batch_lines(members)]
+    drawings = [as_svg(throughput_by_batch(group, title)) for title, group in _grouped(lines).items()]
+    return Section("Throughput by batch size", [_BY_BATCH], drawings, tables=[_batch_table(lines)])
+
+
+def _title(comparison: Comparison) -> str:
+    """Who was compared with whom, at which batch size."""
+    rows = comparison.rows
+    baselines = dict.fromkeys(row.name for row in rows if row.baseline)
+    others = [name for name in dict.fromkeys(row.name for row in rows) if name not in baselines]
+    named = ", ".join(others) if len(others) <= _NAMED else f"{len(others)} networks"
+    beside = " beside ".join(part for part in (named, ", ".join(baselines)) if part)
+    return f"{beside or 'Nothing measured'}, batch {told(comparison.settings.batch)}"
+
+
+def _place(seen: Measurement, comparison: Comparison, *, told_threads: bool) -> str:
+    """What tells one comparison of a sweep from the others."""
+    threads = f", {seen.threads} thread{'s' * (seen.threads != 1)}" if told_threads and seen.device == "cpu" else ""
+    return f", batch {comparison.settings.batch}{threads}"
+
+
+def _name(row: Row) -> str:
+    return row.name if row.backend == row.group else f"{row.name}, {row.backend}"
+
+
+def _speed(row: Row, place: str = "") -> Speed:
+    value, low, high = (row.ratio.value, row.ratio.low, row.ratio.high) if row.ratio else (None, None, None)
+    return Speed(_name(row), f"{row.group}{place}", row.images_per_s, value, low, high, row.baseline)
+
+
+def _groups(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(row.group for row in comparison.rows))
+
+
+def _ratios_section(comparison: Comparison) -> Section:
+    if not any(row.ratio for row in comparison.rows):
+        return Section("Ratios", ["There was no baseline to compare with."])
+    return Section("Ratios", drawings=_drawn(comparison, ratios))
+
+
+def _drawn(comparison: Comparison, draw: Callable[[list[Speed], list[Speed]], Figure]) -> list[str]:
+    """A figure per group, on axes that can be compared."""
+    rows = [_speed(row) for row in comparison.rows]
+    return [as_svg(draw([row for row in rows if row.group == group], rows)) for group in _groups(comparison)]
+
+
+def _per_group(
+    comparison: Comparison, take: Callable[[Row, Measurement], Any], draw: Callable[[list[Any], str], Figure]
+) -> list[str]:
+    """A figure per group, of what each contender's samples are taken for."""
+    pairs = list(zip(comparison.rows, comparison.measurements, strict=True))
+    return [
+        as_svg(draw([take(row, seen) for row, seen in pairs if row.group == group], group))
+        for group in _groups(comparison)
+    ]
+
+
+def _call_times(row: Row, seen: Measurement) -> CallTimes:
+    calls = [call for window in last_windows(seen.turns, KEPT_WINDOWS) for call in times(window)]
+    return CallTimes(_name(row), [call / 1e6 for call in calls], row.percentiles_ms)
+
+
+def _track(row: Row, seen: Measurement) -> Track:
+    """Every call that was kept; runs, each of which has a clock of its own, one after another."""
+    counted = {(turn.run, turn.window) for window in last_windows(seen.turns, KEPT_WINDOWS) for turn in window}
+    at, calls, counts, start, end, run = [], [], [], 0, 0, 0
+    for turn in seen.turns:
+        if turn.run != run:
+            start, run = end, turn.run
+        at += [(start + sent) / 1e9 for sent in turn.sent_ns]
+        calls += [call / 1e6 for call in turn.calls_ns]
+        counts += [(turn.run, turn.window) in counted] * len(turn.sent_ns)
+        end = max(end, *(start + done for done in turn.done_ns))
+    return Track(_name(row), at, calls, counts)
+
+
+def _rows_tables(comparison: Comparison) -> list[Table]:
+    """A table per group, as `dyx bench` prints it, and who was skipped."""
+    skipped = [(each.name, each.backend, each.reason) for each in comparison.skipped]
+    tables = [_rows_table(group, comparison) for group in _groups(comparison)]
+    return [*tables, Table("Skipped", ("network", "backend", "why"), skipped)]
+
+
+def _rows_table(group: str, comparison: Comparison) -> Table:
+    rows = [row for row in comparison.rows if row.group == group]
+    columns = columns_of(rows)
+    cells = [[cell(row).replace("\n", ", ") for cell in columns.values()] for row in rows]
+    baseline = next((place for place, row in enumerate(rows) if row.baseline), None)
+    return Table(group, tuple(columns), cells, tuple(columns)[1:-1], baseline)
+
+
+def _notes_section(comparison: Comparison) -> Section:
+    rows = [(_name(row), row.group, ", ".join(row.notes)) for row in comparison.rows if row.notes]
+    text = [*(f"{note}." for note in comparison.notes), *([_MEANING] if rows else [])]
+    headings = ("network", "backend", "notes")
+    return Section("Notes", text, tables=[Table("To know before a figure is quoted", headings, rows)])
+
+
+def _contenders_table(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            seen.contender.name,
+            seen.contender.backend,
+            seen.device,
+            told(seen.threads),
+            ", ".join(f"{key}={value}" for key, value in seen.options.items()) or NOTHING,
+            told(seen.warm_up.calls),
+            f"{seen.warm_up.seconds:.2f}",
+            told(sum(len(turn.sent_ns) for turn in seen.turns)),
+            ", ".join(f"{key}={value}" for key, value in seen.contender.arguments.items() if key not in _TOLD)
+            or NOTHING,
+        )
+        for seen in measurements
+    ]
+    figures = ("threads", "warm-up calls", "warm-up s", "calls kept")
+    headings = ("network", "backend", "device", "threads", "options", *figures[1:], "opened with")
+    return Table("Who took part", headings, rows, figures)
+
+
+def _hashes_table(comparison: Comparison) -> Table:
+    rows = [
+        (seen.contender.name, seen.contender.backend, file, digest)
+        for seen in comparison.measurements
+        for file, digest in seen.contender.sha256.items()
+    ]
+    return Table("Which files were opened", ("network", "backend", "file", "sha256"), rows)
+
+
+def _gpu_table(measurements: Sequence[Measurement]) -> Table:
+    """What the GPUs said after each window; a table without rows on a CPU."""
+    samples = [
+        (seen.contender.name, seen.contender.backend, window, gpu)
+        for seen in measurements
+        for window, gpus in enumerate(seen.gpu_samples, 1)
+        for gpu in gpus
+    ]
+    keys = list(dict.fromkeys(key for *_, gpu in samples for key in gpu))
+    rows = [
+        (name, backend, told(window), *(told(gpu.get(key)) for key in keys)) for name, backend, window, gpu in samples
+    ]
+    return Table("Clocks, power and temperature by window", ("network", "backend", "window", *keys), rows)
+
+
+def _identity(comparison: Comparison) -> str:
+    """What two comparisons share that differ in batch size alone."""
+    surroundings = comparison.environment
+    alike = {key: surroundings.get(key) for key in ("os", "packages", "memory_bytes")}
+    machine = {key: (surroundings.get("cpu") or {}).get(key) for key in ("model", "usable_cores")}
+    names = [gpu.get("name") for gpu in surroundings.get("gpus") or ()]
+    contenders = sorted(map(_contender_identity, comparison.measurements))
+    return json.dumps([alike, machine, names, contenders], sort_keys=True, default=str)
+
+
+def _contender_identity(seen: Measurement) -> str:
+    who = seen.contender
+    facts: Mapping[str, Any] = {"threads": seen.threads, "options": seen.options, "files": who.sha256}
+    return json.dumps([who.name, who.backend, who.group, seen.device, facts], sort_keys=True, default=str)
+
+
+def _batch_lines(comparisons: Sequence[Comparison]) -> list[tuple[str, BatchLine]]:
+    """Group and line per contender; of two comparisons at one batch size, the later one counts."""
+    seen: dict[tuple[str, str], dict[int, float]] = {}
+    for comparison in comparisons:
+        for row in comparison.rows:
+            seen.setdefault((row.group, _name(row)), {})[comparison.settings.batch] = row.images_per_s
+    return [
+        (group, BatchLine(name, sorted(speed), [speed[size] for size in sorted(speed)]))
+        for (group, name), speed in seen.items()
+    ]
+
+
+def _grouped(lines: Sequence[tuple[str, BatchLine]]) -> dict[str, list[BatchLine]]:
+    groups: dict[str, list[BatchLine]] = {}
+    for group, line in lines:
+        groups.setdefault(group, []).append(line)
+    return groups
+
+
+def _batch_table(lines: Sequence[tuple[str, BatchLine]]) -> Table:
+    sizes = sorted({size for _, line in lines for size in line.batches})
+    headings = tuple(f"batch {told(size)}" for size in sizes)
+    rows = []
+    for group, line in lines:
+        speed = dict(zip(line.batches, line.images_per_s, strict=True))
+        rows.append((line.name, group, *(figure(speed.get(size)) for size in sizes)))
+    return Table("Images per second", ("network", "backend", *headings), rows, headings)
