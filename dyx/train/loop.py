@@ -25,7 +25,7 @@ from dyx.runs import BEST, FINAL, Run, Sidecar, read_run
 from dyx.train.forms import FormChoice, fastest_forms, fixed_form, has_choice, use_forms
 from dyx.train.journal import SHOWN_PICTURES, Journal
 from dyx.train.pictures import STEP, WEIGHTS, TrainingPictures, epoch_batches, load, seed_of
-from dyx.train.settings import AUTO, Order, TrainSettings, check_folder, folder_of, order_of
+from dyx.train.settings import AUTO, Order, TrainSettings, check_folder, check_same_data, folder_of, order_of
 from dyx.train.state import State, Tally, load_state, save_checkpoint, save_state
 from dyx.train.step import Learner, learn, make_learner
 from dyx.train.temperature import Annealed, anneal, annealed_layers
@@ -99,6 +99,8 @@ def _prepare(model: str, settings: TrainSettings, watch: Watch) -> tuple[Session
     order = order_of(model, settings, begun)
     watch.doing(f"reading {order.data}")
     data = read_data(order.data)
+    if begun is not None:
+        check_same_data(begun, data.labels, _counts(data))
     watch.doing(f"building {model}")
     source = _build(order, data)
     runner = EagerRunner(source, device=settings.device, threads=settings.threads)
@@ -178,7 +180,7 @@ def _facts(
         "seed": order.seed,
         "shape": list(source.shape),
         "labels": list(data.labels),
-        "images": {"train": len(data.train), "held_out": len(data.held_out)},
+        "images": _counts(data),
         "parameters": sum(int(np.prod(tensor.shape)) for tensor in network.state_dict().values()),
         "recipe": recipe.to_json(),
         "order": order.to_json(),
@@ -188,6 +190,10 @@ def _facts(
         "environment": environment(),
         "notes": [*data.notes, *hot],
     }
+
+
+def _counts(data: ImageData) -> dict[str, int]:
+    return {"train": len(data.train), "held_out": len(data.held_out)}
 
 
 def _train_epoch(session: Session, state: State) -> None:

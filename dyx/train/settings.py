@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,15 @@ def _check_same(begun: Run, order: Order) -> None:
     """Raises RunDiffers, with every difference."""
     old, new = _flat(begun.record["order"]), _flat(json.loads(json.dumps(order.to_json())))
     differences = {key: (old.get(key), value) for key, value in new.items() if value != old.get(key)}
+    if differences:
+        raise RunDiffers(begun.path, differences)
+
+
+def check_same_data(begun: Run, labels: Sequence[str], counts: Mapping[str, int]) -> None:
+    """Raises RunDiffers where the data of a run have other classes or another number of pictures by now."""
+    now = {"classes of the data": list(labels), "pictures of the data": dict(counts)}
+    old = {"classes of the data": begun.record["labels"], "pictures of the data": begun.record["images"]}
+    differences = {key: (old[key], value) for key, value in now.items() if value != old[key]}
     if differences:
         raise RunDiffers(begun.path, differences)
 

@@ -199,6 +199,18 @@ def test_a_run_is_not_resumed_as_another_one(
     assert weights(finished) == before
 
 
+def test_a_run_is_not_resumed_on_other_pictures(tmp_path: Path) -> None:
+    for name in ("cold", "hot"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (24, 24), (40 * number, 0, 0)).save(tmp_path / "data" / name / f"{number}.png")
+    settings = {"data": f"folder:{tmp_path / 'data'}", "shape": (3, 32, 32), "epochs": 1, "batch": 4}
+    train("mobilenetv3-small", out=tmp_path / "run", **settings)
+    Image.new("RGB", (24, 24)).save(tmp_path / "data" / "hot" / "more.png")
+    with pytest.raises(RunDiffers, match=r"pictures of the data was {'train': 10, .*now {'train': 11"):
+        train("mobilenetv3-small", out=tmp_path / "run", resume=True)
+
+
 def test_there_must_be_a_run_to_resume(train_tiny: TrainTiny, tmp_path: Path) -> None:
     with pytest.raises(RunUnreadable, match=r"no usable training run at .*: there is no such folder"):
         train_tiny(tmp_path / "none", resume=True)
