@@ -39,4 +39,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean: ## Remove what these commands made.
-	rm -rf .venv bundles build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv bundles demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

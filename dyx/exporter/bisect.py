@@ -1,4 +1,4 @@
-"""After a miss: the first layer at which the static network leaves the dynamic one."""
+"""How far the static network is from the dynamic one, layer by layer, and after a miss the first that differs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,27 @@ def first_difference(static: Any, dynamic: Any, image: np.ndarray, allowed: floa
         image: float32 inputs.
         allowed: Share of max |y|.
     """
-    folded = _outputs(static, image)
+    for path, error in layer_errors(static, dynamic, image).items():
+        if not error <= allowed:
+            return f"The first layer that differs is {path}: {error:.2e} of its max |y| in eager float32"
+    return "Every layer of the static network agrees in eager float32; the conversion or its runtime differs"
+
+
+def layer_errors(static: Any, dynamic: Any, image: np.ndarray) -> dict[str, float]:
+    """Path → how far the static network's output is from the dynamic one's, as a share of max |y|, forward order.
+
+    Args:
+        static: The folded network in float32.
+        dynamic: The dynamic network in float64.
+        image: float32 inputs.
+    """
+    folded, errors = _outputs(static, image), {}
     for path, wanted in _outputs(dynamic, image.astype(np.float64)).items():
         got = folded.get(path)
         if got is None or got.shape != wanted.shape:
             continue  # inside a fold: what its batch norm gave is compared at the batch norm's own path
-        error = float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float64).tiny))
-        if not error <= allowed:
-            return f"The first layer that differs is {path}: {error:.2e} of its max |y| in eager float32"
-    return "Every layer of the static network agrees in eager float32; the conversion or its runtime differs"
+        errors[path] = float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float64).tiny))
+    return errors
 
 
 def _outputs(network: Any, image: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from dyx.census import broken_promises, take_census
 from dyx.checkpoint import Checkpoint, read_checkpoint
 from dyx.errors import ConversionFailed, InvalidOption, ParityMissed
 from dyx.exporter.apply import apply_plan
-from dyx.exporter.bisect import first_difference
+from dyx.exporter.bisect import first_difference, layer_errors
 from dyx.exporter.calibration import Calibration, approximation_of, mean_attentions, read_calibration
 from dyx.exporter.plan import Plan, make_plan
 from dyx.exporter.rule import Site, Target
@@ -43,6 +43,7 @@ from dyx.zoo.weights import draw_weights, load_weights
 
 _TRACED_SHARE = 16
 """One in so many images of the pool is traced, and at least two."""
+_TRACED_LEAST = 2
 _FULL_POOL = 64
 """The usual batch size from which on the whole pool is used."""
 _REFERENCE_CHUNK = 16
@@ -147,7 +148,7 @@ def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
     reference.eval()
     progress("tracing")
     images, _ = _pool(source, settings.seed)
-    trace = trace_sites(reference, images[: max(len(images) // _TRACED_SHARE, 2)].astype(np.float64), model)
+    trace = trace_sites(reference, images[: max(len(images) // _TRACED_SHARE, _TRACED_LEAST)].astype(np.float64), model)
     calibration = _calibration(source, settings, progress)
     sites = _calibrated(trace.sites, source.network, calibration)
     chosen = make_plan(sites, settings.target(source.tune_batch), settings.fold, model)
@@ -369,12 +370,21 @@ def _prove(
 def _findings(planned: Planned, static: Any, report: ParityReport) -> dict[str, Any]:
     """What the manifest says in the end, beside what was known before anything was built."""
     notes = [*planned.notes, *_noise_note(report)]
-    findings: dict[str, Any] = {"parity": report.to_json()}
+    findings: dict[str, Any] = {"parity": {**report.to_json(), "layers": _layer_errors(planned, static)}}
     if planned.plan.is_lossy and planned.calibration:
         found = approximation_of(static, planned.source.network, planned.calibration)
         notes.append(found.sentence())
         findings["approximation"] = found.to_json()
     return {**findings, "notes": notes}
+
+
+def _layer_errors(planned: Planned, static: Any) -> dict[str, float]:
+    """Path of each layer that both networks have → how far eager float32 is off there, as a share of max |y|."""
+    if planned.plan.is_lossy:
+        return {}  # the dynamic network is not what is computed any more
+    images, _ = _pool(planned.source, seed=0)
+    errors = layer_errors(static, planned.reference, images[:_TRACED_LEAST])
+    return {path: error for path, error in errors.items() if np.isfinite(error)}
 
 
 def _noise_note(report: ParityReport) -> list[str]:

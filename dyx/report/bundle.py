@@ -41,7 +41,7 @@ def bundle_sections(bundle: Bundle) -> list[Section]:
         _parity_section(manifest["parity"]),
         Section("What the approximation costs", tables=[_optional(manifest, "approximation")]),
         _plan_section(manifest["plan"]),
-        Section("Errors by layer", tables=[_optional(manifest["parity"], "layers")]),
+        _layers_section(manifest["parity"].get("layers") or {}),
         _graphs_section(bundle),
         Section("Interface", tables=[facts_table("What goes in, what comes out", _interface(bundle))]),
         Section("Files", tables=[_files_table(bundle)]),
@@ -53,6 +53,18 @@ def _optional(entries: Mapping[str, Any], key: str) -> Table:
     """Facts that only some bundles have; a table without rows otherwise."""
     facts = entries.get(key) or {}
     return facts_table(key, facts if isinstance(facts, Mapping) else {key: facts})
+
+
+def _layers_section(errors: Mapping[str, float]) -> Section:
+    """A row per layer that both networks have; empty where the manifest tells nothing."""
+    rows = [(path, f"{error:.1e}") for path, error in errors.items()]
+    table = Table(
+        "Largest difference from the dynamic network in float64", ("layer", "of max |y|"), rows, ("of max |y|",)
+    )
+    return Section("Errors by layer", [_BY_LAYER] if rows else [], tables=[table])
+
+
+_BY_LAYER = "The static network in eager float32, on two inputs; what stands inside a fold is told by what follows it."
 
 
 def _parity_section(parity: Mapping[str, Any]) -> Section:

@@ -324,3 +324,13 @@ def test_bundle_holds_no_path_of_this_machine(dy_bundle: Path) -> None:
         text = (dy_bundle / name).read_text()
         assert str(Path.cwd()) not in text
         assert str(dy_bundle) not in text
+
+
+def test_the_manifest_tells_the_error_of_each_layer(dy_bundle: Path) -> None:
+    from dyx.bundle import read_bundle
+
+    layers = read_bundle(dy_bundle).manifest["parity"]["layers"]
+    assert {"features.0", "features.9", "classifier.6", "logits"} <= set(layers)
+    assert "features.8" not in layers, "its batch norm is folded into it, and told by the batch norm's own path"
+    assert all(0 <= error < 2e-5 for error in layers.values())
+    assert max(layers.values()) > 1e-8
