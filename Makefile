@@ -18,13 +18,15 @@ test: $(READY) ## Every test but the slow ones.
 slow: $(READY) ## The slow tests alone.
 	$(BIN)/python -m pytest -m slow
 
-bench: $(READY) ## The recorded benchmarks, then the pages made from them: an hour and a half, on a quiet machine.
+bench: $(READY) ## The recorded benchmarks, then the pages made from them: two hours, on a quiet machine.
 	$(BIN)/python benchmarks/gates.py
 	$(BIN)/python benchmarks/kw_against_frozen.py --out benchmarks/results/kw1x-resnet18-cpu-8.json
 	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/models_page.py
 	$(BIN)/python benchmarks/large.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/readme_tables.py
 
 check: $(READY) ## Format, lint, types, layer rule.
 	$(BIN)/ruff format --check .
