@@ -131,7 +131,8 @@ class TrainingLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:  # stopping what never began prints an empty line
+            self._progress.stop()
 
 
 class Bar:
@@ -168,4 +169,5 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:  # stopping what never began prints an empty line
+            self._progress.stop()

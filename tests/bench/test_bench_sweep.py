@@ -274,3 +274,25 @@ def test_turns_of_old_records_are_of_one_run() -> None:
 def test_runs_that_cannot_be(runs: int) -> None:
     with pytest.raises(InvalidOption, match="--runs is"):
         Plan(runs=runs)
+
+
+def test_the_last_windows_are_those_of_each_run() -> None:
+    turns = [Turn(window, window, (0,), (1,), (), run) for run in (0, 1) for window in range(5)]
+    kept = [[(turn.run, turn.window) for turn in window] for window in last_windows(turns, 3)]
+    assert kept == [[(0, 2)], [(0, 3)], [(0, 4)], [(1, 2)], [(1, 3)], [(1, 4)]]
+
+
+def test_elsewhere_than_on_a_terminal_each_step_is_one_plain_line(
+    openers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dyx.console import Bar
+
+    contenders = [odd(openers, "base", tmp_path / "a", baseline=True), odd(openers, "own", tmp_path / "b")]
+    with Bar() as bar:
+        bench(contenders, batch=1, seconds=0.5, progress=bar)
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("odd: window 1" in line for line in lines) == 1
+    assert sum("own: opening" in line for line in lines) == 1
+    with Bar(quiet=True) as bar:
+        bar("anything", 0.5)
+    assert capsys.readouterr().err == ""
