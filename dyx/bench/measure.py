@@ -108,11 +108,15 @@ def _run_windows(
             break
         title = f"{sides[0].contender.group}: window {window + 1}"
         for step in range(steps.rounds):
-            # Nobody knows how many windows more there will be.
-            share = (window + step / steps.rounds) / max(LEAST_WINDOWS, window + 1)
+            share = _behind(window) + step / steps.rounds * (_behind(window + 1) - _behind(window))
             tell(title + running(sides), _WARM_UP_SHARE + (1 - _WARM_UP_SHARE) * share)
             _run_round(sides, settings, steps, (window, window * steps.rounds + step), origin_ns)
         yield gpus() if on_gpu else []
+
+
+def _behind(windows: int) -> float:
+    """The share that so many windows are of all: nobody knows how many more there will be, and it never falls."""
+    return windows / max(LEAST_WINDOWS, windows + 1)
 
 
 def running(sides: Sequence[_Side]) -> str:

@@ -379,11 +379,15 @@ def _findings(planned: Planned, static: Any, report: ParityReport) -> dict[str, 
 
 
 def _layer_errors(planned: Planned, static: Any) -> dict[str, float]:
-    """Path of each layer that both networks have → how far eager float32 is off there, as a share of max |y|."""
-    if planned.plan.is_lossy:
-        return {}  # the dynamic network is not what is computed any more
+    """Path of each layer that both networks have → how far eager float32 is off there, as a share of max |y|.
+
+    Nothing of a lossy network, whose layers are not the dynamic one's, nor of one frozen to a large batch.
+    """
+    batch = planned.plan.target.batch or _TRACED_LEAST
+    if planned.plan.is_lossy or batch > _REFERENCE_CHUNK:
+        return {}
     images, _ = _pool(planned.source, seed=0)
-    errors = layer_errors(static, planned.reference, images[:_TRACED_LEAST])
+    errors = layer_errors(static, planned.reference, np.resize(images, (batch, *images.shape[1:])))
     return {path: error for path, error in errors.items() if np.isfinite(error)}
 
 
