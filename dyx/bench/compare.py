@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bench.contender import Contender, Skipped, grouped
-from dyx.bench.measure import WARM_UP, Interrupted, Progress, measure
+from dyx.bench.measure import WARM_UP, Interrupted, Progress, measure, within
 from dyx.bench.samples import Measurement, Settings
 from dyx.bench.stats import AGREE_WITHIN, RESAMPLES
 from dyx.bench.summary import Row, summarize
@@ -139,7 +139,7 @@ def bench(
     measurements: list[Measurement] = []
     for number, group in enumerate(groups):
         try:
-            measurements += measure(group, settings, _within(progress, number, len(groups)))
+            measurements += measure(group, settings, within(progress, number, len(groups)))
         except Interrupted as stopped:
             measurements += stopped.measurements
             if not measurements:
@@ -147,13 +147,3 @@ def bench(
             seen = Comparison(surroundings, settings, tuple(measurements), tuple(skipped))
             return seen.noted("interrupted: figures are of what was measured so far")
     return Comparison(surroundings, settings, tuple(measurements), tuple(skipped))
-
-
-def _within(progress: Progress | None, number: int, groups: int) -> Progress:
-    """What tells of one group's share of the whole."""
-
-    def tell(text: str, share: float) -> None:
-        if progress is not None:
-            progress(text, (number + share) / groups)
-
-    return tell

@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from dyx.bench.worker import main
+from dyx.bench.measure import WARM_UP
+from dyx.bench.worker import is_warm, main
 from dyx.runtime import Runner
-
-_FASTEST_OF = {"calls": 10, "seconds": 0.2, "least_calls": 2, "most_s": 5.0}
-"""Ten calls and 0.2 s, as a benchmark warms up; but no more than 5 s once two calls are made."""
 
 
 class Load:
@@ -43,7 +41,7 @@ class Load:
     def fastest_s(self, size: int) -> float:
         """The fastest of some calls on so many samples, which also warm up that shape; in seconds."""
         spent: list[float] = []
-        while not _is_enough(spent):
+        while not is_warm(len(spent), sum(spent), **WARM_UP):
             began = time.perf_counter()
             self._runner.answer(self._rows(range(size)))
             spent.append(time.perf_counter() - began)
@@ -96,12 +94,6 @@ class Load:
             return self._queries.get(block=wait)
         except Empty:
             return None
-
-
-def _is_enough(spent: Sequence[float]) -> bool:
-    calls, seconds = len(spent), sum(spent)
-    wanted = calls >= _FASTEST_OF["calls"] and seconds >= _FASTEST_OF["seconds"]
-    return wanted or (calls >= _FASTEST_OF["least_calls"] and seconds >= _FASTEST_OF["most_s"])
 
 
 def _calibrate(load: Load, *, sizes: Sequence[int]) -> dict[str, Any]:

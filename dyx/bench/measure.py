@@ -19,6 +19,17 @@ from dyx.gpu import gpus
 Progress = Callable[[str, float], None]
 """Called with what goes on and the share of the work that is done, from 0 to 1."""
 
+
+def within(progress: Progress | None, place: int, places: int, title: str = "") -> Progress:
+    """What tells of one part of several: its share of the whole, its texts behind a title."""
+
+    def tell(text: str, share: float) -> None:
+        if progress is not None:
+            progress(title + text, (place + share) / places)
+
+    return tell
+
+
 WARM_UP = {"calls_wanted": 10, "seconds": 0.2, "least_calls": 2, "most_s": 5.0}
 """Ten calls and 0.2 s; but no more than 5 s once two calls are made (a reference: one)."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bench.contender import Contender, Skipped
-from dyx.bench.measure import Progress
+from dyx.bench.measure import Progress, within
 from dyx.bench.process import WorkerProcess
 from dyx.bench.samples import Settings
 from dyx.bench.scenario_result import Log, ScenarioResult, ScenarioRun, read_log
@@ -171,7 +171,7 @@ def run_scenarios(
     results = []
     for place, contender in enumerate(contenders):
         name = re.sub(r"[^\w.-]+", "-", f"{place + 1}-{contender.name}-{contender.backend}")
-        tell = _within(progress, place, len(contenders))
+        tell = within(progress, place, len(contenders))
         results.append(_run(contender, asked, logs and logs / name, tell))
     return ScenarioRun(surroundings, tuple(results), tuple(skipped))
 
@@ -205,7 +205,7 @@ def run_scenario(  # noqa: PLR0913 - the options of the command, by their names
         BenchFailed: The worker died or answered with an error; no process is left behind.
     """
     asked = Scenario.of(scenario, batch, seconds, target_qps, latency_ms)
-    return _run(contender, asked, logs, _within(progress, 0, 1))
+    return _run(contender, asked, logs, within(progress, 0, 1))
 
 
 def _run(contender: Contender, asked: Scenario, logs: Path | None, tell: Progress) -> ScenarioResult:
@@ -304,13 +304,3 @@ def _folder(kept: Path | None) -> AbstractContextManager[str]:
     except OSError as error:
         raise OutputUnwritable(kept, error.strerror or str(error)) from error
     return nullcontext(str(kept))
-
-
-def _within(progress: Progress | None, place: int, places: int) -> Progress:
-    """What tells of one contender's share of the whole."""
-
-    def tell(text: str, share: float) -> None:
-        if progress is not None:
-            progress(text, (place + share) / places)
-
-    return tell

@@ -12,7 +12,7 @@ from typing import Any
 
 from dyx.bench.compare import Comparison, bench
 from dyx.bench.contender import Contender, Skipped
-from dyx.bench.measure import Progress
+from dyx.bench.measure import Progress, within
 from dyx.bench.pool import pool, sweep_json
 from dyx.bench.summary import Row
 from dyx.errors import BenchFailed, InvalidOption, RatioMissed
@@ -71,7 +71,7 @@ def sweep(matches: Sequence[Match], plan: Plan, progress: Progress | None = None
     """
     found: list[Comparison] = []
     for place, match in enumerate(matches):
-        tell = _within(progress, place, len(matches), f"batch {match.batch}  " if len(matches) > 1 else "")
+        tell = within(progress, place, len(matches), f"batch {match.batch}  " if len(matches) > 1 else "")
         try:
             comparison = _runs(match, plan, tell)
         except KeyboardInterrupt:
@@ -89,18 +89,20 @@ def _runs(match: Match, plan: Plan, tell: Progress) -> Comparison:
     """One comparison, made as often as asked."""
     made: list[Comparison] = []
     for run in range(plan.runs):
-        within = _within(tell, run, plan.runs, f"run {run + 1}  " if plan.runs > 1 else "")
+        told = within(tell, run, plan.runs, f"run {run + 1}  " if plan.runs > 1 else "")
         try:
             fitting = match if not made else replace(match, batch=made[0].settings.batch)
-            made.append(_fitting(fitting, plan, within))
+            made.append(_fitting(fitting, plan, told))
         except KeyboardInterrupt:
             if not made:
                 raise
             made[-1] = made[-1].noted(f"interrupted: {run} of {plan.runs} runs were made")
         if made[-1].interrupted:
             break
-    (joined,) = pool(made)
-    return replace(joined, notes=tuple(dict.fromkeys(note for each in made for note in each.notes)))
+    # A run that was cut short may lack whole groups, and counts only where it does not.
+    joined = pool(made)[0]
+    notes = tuple(dict.fromkeys(note for each in made for note in each.notes))
+    return replace(joined, notes=notes, interrupted=any(each.interrupted for each in made))
 
 
 def _fitting(match: Match, plan: Plan, tell: Progress) -> Comparison:
@@ -128,16 +130,6 @@ def _same(one: Comparison, other: Comparison) -> bool:
     return one.settings.batch == other.settings.batch and [each.contender for each in one.measurements] == [
         each.contender for each in other.measurements
     ]
-
-
-def _within(progress: Progress | None, place: int, places: int, title: str) -> Progress:
-    """What tells of one part of several."""
-
-    def tell(text: str, share: float) -> None:
-        if progress is not None:
-            progress(title + text, (place + share) / places)
-
-    return tell
 
 
 def save(comparisons: Sequence[Comparison], path: Path) -> None:

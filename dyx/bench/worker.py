@@ -103,11 +103,13 @@ class Calls:
 
 def _warm_up(calls: Calls, *, calls_wanted: int, seconds: float, least_calls: int, most_s: float) -> dict[str, Any]:
     """Calls until both wants are met, or the most of time is spent on the least of calls."""
+    wanted = {"calls_wanted": calls_wanted, "seconds": seconds, "least_calls": least_calls, "most_s": most_s}
+    return calls.until(lambda made, spent: is_warm(made, spent, **wanted))
 
-    def is_over(made: int, spent: float) -> bool:
-        return (made >= calls_wanted and spent >= seconds) or (made >= least_calls and spent >= most_s)
 
-    return calls.until(is_over)
+def is_warm(made: int, spent: float, *, calls_wanted: float, seconds: float, least_calls: float, most_s: float) -> bool:
+    """Whether so many calls in so many seconds are enough, by `dyx.bench.measure.WARM_UP`."""
+    return (made >= calls_wanted and spent >= seconds) or (made >= least_calls and spent >= most_s)
 
 
 def _turn(calls: Calls, *, seconds: float, lead_in: bool) -> dict[str, Any]:

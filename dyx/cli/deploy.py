@@ -204,9 +204,7 @@ def bench(
     Each network and backend runs in a process of its own. Beside them stands the same network in Paddle's eager mode.
     """
     from dyx import bench as benchmark
-    from dyx.figures import save_figure
     from dyx.lineup import Where, measure
-    from dyx.report.comparison import answer
 
     _check_outputs(csv_file, plot, None if save in (None, "-") else Path(str(save)))
     if (scenario, target_qps, latency_ms) != (None, None, None):
@@ -233,6 +231,9 @@ def bench(
             benchmark.save(found, Path(save))
         console.stdout().print(benchmark.tabulate_all(found))
     if plot is not None:
+        from dyx.figures import save_figure
+        from dyx.report.comparison import answer
+
         save_figure(answer(found), plot)
     if any(comparison.interrupted for comparison in found):
         raise typer.Exit(INTERRUPTED)
@@ -244,9 +245,10 @@ def bench(
 def _check_outputs(csv_file: Path | None, plot: Path | None, save: Path | None) -> None:
     """Raises what writing them would: better said before minutes of measuring."""
     from dyx.bench import check_writable
-    from dyx.figures import check_drawable
 
     if plot is not None:
+        from dyx.figures import check_drawable
+
         check_drawable(plot)
     for path in (csv_file, plot, save):
         if path is not None:

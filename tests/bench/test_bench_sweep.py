@@ -225,6 +225,27 @@ def test_ctrl_c_keeps_what_was_measured_and_marks_it(
     assert Comparison.from_json(found[0].to_json()).interrupted
 
 
+@pytest.mark.parametrize("group", ["odd", "later"])
+def test_ctrl_c_in_a_later_run_keeps_the_earlier_one_and_stops_the_sweep(
+    openers: str, tmp_path: Path, group: str
+) -> None:
+    """In the first of two groups the second run lacks the other one; in the last it is nearly whole."""
+    contenders = [odd(openers, "one", tmp_path / "a"), odd(openers, "two", tmp_path / "b", group="later")]
+    pressed: list[bool] = []
+
+    def progress(text: str, share: float) -> None:
+        if "run 2" in text and f"{group}: window 2" in text and not pressed:
+            pressed.append(True)
+            interrupt(0.02)
+
+    found = sweep([Match(contenders, [], batch) for batch in (1, 2)], Plan(seconds=0.5, runs=2), progress)
+    assert [each.settings.batch for each in found] == [1]
+    assert found[0].interrupted
+    assert found[0].notes == ("interrupted: figures are of what was measured so far",)
+    assert [row.name for row in found[0].rows] == ["one", "two"]
+    assert {turn.run for turn in found[0].measurements[0].turns} == ({0} if group == "odd" else {0, 1})
+
+
 def test_ctrl_c_before_anything_was_measured_goes_on(openers: str, tmp_path: Path) -> None:
     slow = Contender("slow", "odd", f"{openers}:Odd", {"seconds": 2.0})
     interrupt(0.8)
