@@ -11,7 +11,7 @@ from typing import Any
 
 from dyx.bench.contender import Contender
 from dyx.bench.process import WorkerProcess
-from dyx.bench.samples import Measurement, Settings, Turn, WarmUp, last_windows, times
+from dyx.bench.samples import ENOUGH, TIME_UP, Measurement, Settings, Turn, WarmUp, last_windows, times
 from dyx.bench.stats import KEPT_WINDOWS, agree, median_interval
 from dyx.bench.turns import LEAST_WINDOWS, MOST_WINDOWS, Pace, order, pace
 from dyx.gpu import gpus
@@ -99,8 +99,15 @@ def _warm_up(side: _Side) -> None:
     least_calls = 1 if side.contender.reference else WARM_UP["least_calls"]
     answer = side.worker.ask(do="warm_up", **{**WARM_UP, "least_calls": least_calls})
     turn = _turn(0, 0, answer, 0)
-    side.warm_up = WarmUp(len(turn.sent_ns), (turn.done_ns[-1] - turn.sent_ns[0]) / 1e9)
-    side.fastest_s, side.rest_s = min(turn.calls_ns) / 1e9, answer["rest_s"]
+    seconds = (turn.done_ns[-1] - turn.sent_ns[0]) / 1e9
+    calls = turn.calls_ns
+    side.warm_up = WarmUp(len(calls), seconds, tuple(calls), _ended(len(calls), seconds), side.opened["open_s"])
+    side.fastest_s, side.rest_s = min(calls) / 1e9, answer["rest_s"]
+
+
+def _ended(calls: int, seconds: float) -> str:
+    """Why a warm-up was over."""
+    return ENOUGH if calls >= WARM_UP["calls_wanted"] and seconds >= WARM_UP["seconds"] else TIME_UP
 
 
 def _pace(sides: Sequence[_Side], settings: Settings) -> Pace:
@@ -168,7 +175,7 @@ def _measurement(side: _Side, samples: list[list[dict[str, Any]]], peak_bytes: i
         side.opened["device"],
         side.opened["threads"],
         side.opened["options"],
-        side.warm_up,
+        (side.warm_up,),
         tuple(side.turns),
         peak_bytes,
         tuple(samples) if side.opened["device"] == "gpu" else (),

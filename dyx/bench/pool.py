@@ -105,7 +105,7 @@ def _in_runs(seen: Sequence[Measurement]) -> Measurement:
     return replace(
         seen[0],
         turns=tuple(turns),
-        warm_up=min((measurement.warm_up for measurement in seen), key=lambda warm_up: warm_up.calls),
+        warm_ups=tuple(warm_up for measurement in seen for warm_up in measurement.warm_ups),
         peak_bytes=max(measurement.peak_bytes for measurement in seen),
         gpu_samples=tuple(sample for measurement in seen for sample in measurement.gpu_samples),
     )

@@ -115,13 +115,22 @@ def _per_contender(measurements: Sequence[Measurement]) -> list[str]:
         options = [f"{key}={value}" for key, value in seen.options.items()]
         place = "GPU" if seen.device == "gpu" else f"{seen.threads} thread{'s' * (seen.threads != 1)}"
         line = f"{seen.contender.backend}: {', '.join([place, *options])}"
-        alike.setdefault(line, []).append(seen.warm_up)
-    return [f"{line}; {_least(warm_ups)}." for line, warm_ups in alike.items()]
+        alike.setdefault(line, []).extend(seen.warm_ups)
+    return [f"{line}; {_least(warm_ups)}{_most(warm_ups)}." for line, warm_ups in alike.items()]
 
 
 def _least(warm_ups: Sequence[WarmUp]) -> str:
     calls, seconds = min(each.calls for each in warm_ups), min(each.seconds for each in warm_ups)
     return f"warmed up by {calls} call{'s' * (calls != 1)} and {seconds:.1f} s at the least"
+
+
+def _most(warm_ups: Sequence[WarmUp]) -> str:
+    """What a process that has just been started waits for; nothing where no record tells."""
+    opened = [each.open_s for each in warm_ups if each.open_s is not None]
+    first = [each.first_ns for each in warm_ups if each.first_ns is not None]
+    if not opened or not first:
+        return ""
+    return f"; opened in {figure(max(opened))} s, first call {figure(max(first) / 1e6)} ms at the most"
 
 
 def _table(group: str, comparison: Comparison) -> Table:

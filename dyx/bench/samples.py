@@ -86,12 +86,38 @@ def times(turns: Sequence[Turn]) -> list[int]:
     return [call for turn in turns for call in turn.calls_ns]
 
 
+ENOUGH = "enough calls and time"
+TIME_UP = "time was up"
+
+
 @dataclass(frozen=True)
 class WarmUp:
-    """The calls made before measuring."""
+    """What went before the measuring of one run; its calls are in no figure but their own.
+
+    Attributes:
+        calls: How many there were.
+        seconds: How long they took together.
+        calls_ns: How long each took; empty in records that dyx wrote before it kept them.
+        ended: Why there were no more: `ENOUGH` or `TIME_UP`; empty in such records.
+        open_s: From the start of the opener until its runner was there: the runtime's import, the comparison of
+            hashes, loading and compiling; None in such records.
+    """
 
     calls: int
     seconds: float
+    calls_ns: tuple[int, ...] = ()
+    ended: str = ""
+    open_s: float | None = None
+
+    @property
+    def first_ns(self) -> int | None:
+        """How long the very first call took; None where that was not kept."""
+        return self.calls_ns[0] if self.calls_ns else None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> WarmUp:
+        """The warm-up that `asdict` gave."""
+        return cls(**{**entry, "calls_ns": tuple(entry.get("calls_ns", ()))})
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,7 @@ class Measurement:
         device: Where it computed: `"cpu"` or `"gpu"`.
         threads: How many threads its runner took.
         options: What was asked of the runtime.
-        warm_up: What went before.
+        warm_ups: What went before, one per run.
         turns: Every turn of every window, in time order.
         peak_bytes: The most memory that its process ever held on the host, its input included.
         gpu_samples: Per window, what the GPUs said of clocks, power and throttling; empty on a CPU.
@@ -113,7 +139,7 @@ class Measurement:
     device: str
     threads: int
     options: Mapping[str, Any]
-    warm_up: WarmUp
+    warm_ups: tuple[WarmUp, ...]
     turns: tuple[Turn, ...]
     peak_bytes: int
     gpu_samples: tuple[Sequence[Mapping[str, Any]], ...] = ()
@@ -125,10 +151,13 @@ class Measurement:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Measurement:
         """The measurement that `to_json` wrote."""
+        known = dict(entry)
+        if "warm_up" in known:  # a record from when the shortest one of all runs was kept, without its calls
+            known["warm_ups"] = [known.pop("warm_up")]
         parsed = {
-            "contender": Contender.from_json(entry["contender"]),
-            "warm_up": WarmUp(**entry["warm_up"]),
-            "turns": tuple(map(Turn.from_json, entry["turns"])),
-            "gpu_samples": tuple(entry["gpu_samples"]),
+            "contender": Contender.from_json(known["contender"]),
+            "warm_ups": tuple(map(WarmUp.from_json, known["warm_ups"])),
+            "turns": tuple(map(Turn.from_json, known["turns"])),
+            "gpu_samples": tuple(known["gpu_samples"]),
         }
-        return cls(**{**entry, **parsed})
+        return cls(**{**known, **parsed})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any
 
 from dyx.bench.limit import arithmetic
@@ -34,6 +35,9 @@ class Row:
         stable: Whether the three windows agree; None of fewer windows.
         variation: The greatest coefficient of variation within a window; None without two calls in one.
         notes: What a reader must know before quoting the figures.
+        open_s: From the start of opening it, in a process that has loaded no runtime yet, until it could be called; the
+            median over runs, None where no record tells.
+        first_call_ms: How long its very first call took; the median over runs, None where no record tells.
         peak_share: Its arithmetic per second as a share of the machine's limit, where that was measured beside it.
     """
 
@@ -51,6 +55,8 @@ class Row:
     stable: bool | None
     variation: float | None
     notes: tuple[str, ...]
+    open_s: float | None = None
+    first_call_ms: float | None = None
     peak_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -100,11 +106,19 @@ def _row(seen: Measurement, baseline: Measurement | None, settings: Settings) ->
         stable=stable,
         variation=spread,
         notes=tuple(_notes(len(calls), stable, spread, seen)),
+        open_s=_median([warm_up.open_s for warm_up in seen.warm_ups]),
+        first_call_ms=_ms(_median([warm_up.first_ns for warm_up in seen.warm_ups])),
     )
 
 
 def _greatest_variation(windows: Sequence[Sequence[int]]) -> float | None:
     return max((spread for window in windows if (spread := variation(window)) is not None), default=None)
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _ms(ns: float | None) -> float | None:

@@ -61,9 +61,12 @@ def _serve(
     order = _receive(connection)
     if order is None:
         return
+    began = time.perf_counter()
     with resolve(order["opener"])(**order["arguments"]) as runner:
+        open_s = time.perf_counter() - began
         image = make_input(runner.contract.input, order["batch"], order["seed"])
-        _send(connection, {"device": runner.device, "threads": runner.threads, "options": runner.options})
+        told = {"device": runner.device, "threads": runner.threads, "options": runner.options}
+        _send(connection, {**told, "open_s": open_s})
         begun = begin(runner, image)
         while (order := _receive(connection)) is not None:
             _send(connection, answers[order.pop("do")](begun, **order))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dyx.bench.compare import METHOD, Comparison
 from dyx.bench.report import columns_of, explanation, figure
-from dyx.bench.samples import Measurement, last_windows, times
+from dyx.bench.samples import Measurement, WarmUp, last_windows, times
 from dyx.bench.stats import KEPT_WINDOWS
 from dyx.bench.summary import ENOUGH_CALLS, VARIATION_LIMIT, Row
 from dyx.figures import (
@@ -39,8 +39,13 @@ _MEANING = (
     " lie side by side stay quotable on a noisy machine; times do not."
 )
 _LATENCY = (
-    "Of calls in the last three windows of each run. Warm-up calls are not among them: they came before, and only their"
-    " number and time were kept."
+    "Of calls in the last three windows of each run. Warm-up calls are not among them: they stand under Before"
+    " measuring."
+)
+_BEFORE = (
+    "What a process that has just been started waits for. Opening is the import of the runtime, the comparison of"
+    " hashes, loading and compiling. The first call often allocates and chooses kernels, and is many times as slow as"
+    " later ones: × p50 tells how many. None of these calls is in any other figure."
 )
 _DRIFT = (
     "A dot is a call, or the mean of some that follow each other. Blue dots are those that figures are taken from,"
@@ -73,6 +78,7 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
         Section("Throughput", drawings=_drawn(comparison, throughput)),
         Section("Latency", [_LATENCY], _per_group(comparison, _call_times, latencies)),
         Section("Over the run", [_DRIFT], _per_group(comparison, _track, drift)),
+        _before_section(comparison),
         Section("Contenders", tables=[_contenders_table(comparison.measurements), _hashes_table(comparison)]),
         Section("GPUs while measuring", tables=[_gpu_table(comparison.measurements)]),
         Section("Settings", tables=[facts_table("What was asked, and how it was measured", asked)]),
@@ -197,6 +203,36 @@ def _notes_section(comparison: Comparison) -> Section:
     return Section("Notes", text, tables=[Table("To know before a figure is quoted", headings, rows)])
 
 
+def _before_section(comparison: Comparison) -> Section:
+    """Opening, first call and warm-up, a row per contender and run."""
+    rows = [
+        (
+            row.name,
+            row.backend,
+            told(run),
+            figure(warm_up.open_s),
+            *_first_call(warm_up, row),
+            told(warm_up.calls),
+            f"{warm_up.seconds:.2f}",
+            warm_up.ended or NOTHING,
+        )
+        for row, seen in zip(comparison.rows, comparison.measurements, strict=True)
+        for run, warm_up in enumerate(seen.warm_ups, 1)
+    ]
+    figures = ("run", "opening s", "first call ms", "× p50", "warm-up calls", "warm-up s")
+    table = Table("Opening, first call, warm-up", ("network", "backend", *figures, "ended by"), rows, figures)
+    return Section("Before measuring", [_BEFORE], tables=[table])
+
+
+def _first_call(warm_up: WarmUp, row: Row) -> tuple[str, str]:
+    """In ms, and as a multiple of the median afterwards."""
+    usual = row.percentiles_ms["p50"]
+    if warm_up.first_ns is None:
+        return NOTHING, NOTHING
+    first_ms = warm_up.first_ns / 1e6
+    return figure(first_ms), NOTHING if usual is None else f"{first_ms / usual:.1f}"
+
+
 def _contenders_table(measurements: Sequence[Measurement]) -> Table:
     rows = [
         (
@@ -205,17 +241,14 @@ def _contenders_table(measurements: Sequence[Measurement]) -> Table:
             seen.device,
             told(seen.threads),
             ", ".join(f"{key}={value}" for key, value in seen.options.items()) or NOTHING,
-            told(seen.warm_up.calls),
-            f"{seen.warm_up.seconds:.2f}",
             told(sum(len(turn.sent_ns) for turn in seen.turns)),
             ", ".join(f"{key}={value}" for key, value in seen.contender.arguments.items() if key not in _TOLD)
             or NOTHING,
         )
         for seen in measurements
     ]
-    figures = ("threads", "warm-up calls", "warm-up s", "calls kept")
-    headings = ("network", "backend", "device", "threads", "options", *figures[1:], "opened with")
-    return Table("Who took part", headings, rows, figures)
+    headings = ("network", "backend", "device", "threads", "options", "calls kept", "opened with")
+    return Table("Who took part", headings, rows, ("threads", "calls kept"))
 
 
 def _hashes_table(comparison: Comparison) -> Table:

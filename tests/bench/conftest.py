@@ -54,6 +54,18 @@ class Odd(Runner):
         pass
 
 
+class ColdStart(Odd):
+    def __init__(self, opening, first, **more):
+        time.sleep(opening)
+        super().__init__(**more)
+        self.first = first
+
+    def _infer(self, image):
+        if not self.calls:
+            time.sleep(self.first)
+        return super()._infer(image)
+
+
 class Hungry(Odd):
     def __init__(self, most):
         super().__init__()

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 
 from dyx.bench import Comparison, Contender, Skipped, bench, bundle_contender, check_writable
+from dyx.bench.measure import WARM_UP
+from dyx.bench.samples import ENOUGH, TIME_UP
 from dyx.bench.turns import order
 from dyx.bundle import Bundle
 from dyx.errors import BenchFailed, InvalidOption, OutputUnwritable, UnknownName
@@ -74,7 +76,31 @@ def test_sides_take_turns_and_share_one_clock(timed: tuple[Comparison, int]) -> 
 def test_there_are_three_to_ten_windows_after_a_warm_up(comparison: Comparison) -> None:
     for seen in comparison.measurements:
         assert 3 <= len({turn.window for turn in seen.turns}) <= 10
-        assert seen.warm_up.calls >= 10 and seen.warm_up.seconds >= 0.2
+        (warm_up,) = seen.warm_ups
+        assert warm_up.calls >= 10 and warm_up.seconds >= 0.2
+        assert warm_up.ended == ENOUGH
+
+
+def test_opening_and_warm_up_calls_are_kept_apart_from_what_is_measured(openers: str) -> None:
+    cold = Contender("cold", "odd", f"{openers}:ColdStart", {"opening": 0.2, "first": 0.1, "seconds": 0.002})
+    comparison = bench([cold], **SHORT)
+    (warm_up,) = comparison.measurements[0].warm_ups
+    assert len(warm_up.calls_ns) == warm_up.calls
+    assert warm_up.calls_ns[0] > 1e8 > max(warm_up.calls_ns[1:])
+    assert sum(warm_up.calls_ns) / 1e9 == pytest.approx(warm_up.seconds, rel=0.05)
+    (row,) = comparison.rows
+    assert row.open_s is not None and 0.2 < row.open_s < 10
+    assert row.first_call_ms == warm_up.calls_ns[0] / 1e6
+    assert all(call < 1e8 for turn in comparison.measurements[0].turns for call in turn.calls_ns)
+    saved = json.loads(json.dumps(comparison.to_json()))
+    assert saved["contenders"][0]["warm_ups"][0]["calls_ns"] == list(warm_up.calls_ns)
+    assert Comparison.from_json(saved).measurements == comparison.measurements
+
+
+def test_a_warm_up_whose_time_is_up_says_so(openers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WARM_UP, "most_s", 0.05)
+    (seen,) = bench([odd(openers, "slow", seconds=0.03)], **SHORT).measurements
+    assert (seen.warm_ups[0].calls, seen.warm_ups[0].ended) == (2, TIME_UP)
 
 
 def test_the_record_says_what_ran(comparison: Comparison, tiny_bundle: Bundle) -> None:

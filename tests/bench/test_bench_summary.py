@@ -11,12 +11,13 @@ from rich.console import Console
 
 from dyx.bench import Comparison, Contender, Settings, Skipped, tabulate
 from dyx.bench.report import figure
-from dyx.bench.samples import Measurement, Turn, WarmUp
+from dyx.bench.samples import ENOUGH, Measurement, Turn, WarmUp
 from dyx.bench.summary import Row, summarize
 from dyx.errors import InvalidOption
 from dyx.gpu import throttling
 
 MS = 1_000_000
+WARM_UP = WarmUp(10, 0.2, (90 * MS, *[4 * MS] * 9), ENOUGH, 0.5)
 
 
 def turn(window: int, number: int, calls_ms: Sequence[float], device_ms: Sequence[float] = ()) -> Turn:
@@ -29,7 +30,7 @@ def turn(window: int, number: int, calls_ms: Sequence[float], device_ms: Sequenc
 
 def measured(name: str, turns: Sequence[Turn], *, baseline: bool = False, reference: bool = False) -> Measurement:
     contender = Contender(name, "onnxruntime", "a:b", baseline=baseline, reference=reference)
-    return Measurement(contender, "cpu", 2, {"spin": False}, WarmUp(10, 0.2), tuple(turns), 2**20 * 70)
+    return Measurement(contender, "cpu", 2, {"spin": False}, (WARM_UP,), tuple(turns), 2**20 * 70)
 
 
 def steady(name: str, call_ms: float, *, calls: int = 40, windows: int = 3, baseline: bool = False) -> Measurement:
@@ -139,6 +140,25 @@ def test_saved_json_recomputes_the_same_rows() -> None:
     assert json.loads(json.dumps(read.to_json())) == saved
 
 
+def test_the_first_call_and_opening_are_medians_over_runs() -> None:
+    warm_ups = [replace(WARM_UP, calls_ns=(first * MS, MS), open_s=first / 10) for first in (90, 30, 50)]
+    row = row_of(replace(steady("a", 4.0), warm_ups=tuple(warm_ups)))
+    assert (row.first_call_ms, row.open_s) == (50.0, 5.0)
+
+
+def test_records_from_before_warm_up_calls_were_kept_still_load() -> None:
+    old = json.loads(json.dumps(compared(steady("a", 4.0)).raw()))
+    (entry,) = old["contenders"]
+    del entry["warm_ups"]
+    entry["warm_up"] = {"calls": 7, "seconds": 0.25}
+    read = Comparison.from_json(old)
+    assert read.measurements[0].warm_ups == (WarmUp(7, 0.25),)
+    assert (read.rows[0].open_s, read.rows[0].first_call_ms) == (None, None)
+    text = " ".join(printed(read).split())
+    assert "warmed up by 7 calls and 0.2 s at the least. Timed" in text
+    assert Comparison.from_json(json.loads(json.dumps(read.to_json()))).measurements == read.measurements
+
+
 def test_statistics_are_taken_anew_not_read() -> None:
     saved = compared(steady("a", 4.0)).to_json()
     saved["summary"] = []
@@ -161,7 +181,8 @@ def test_the_table_fits_and_says_what_it_must() -> None:
     assert any("baseline" in line and "4000" in line for line in lines if "alexnet-bn" in line)
     assert "pip install 'dyx[paddle]'" in text
     assert "end to end on the host" in text
-    assert "onnxruntime: 2 threads, spin=False; warmed up by 10 calls and 0.2 s" in text
+    told = "warmed up by 10 calls and 0.2 s at the least; opened in 0.50 s, first call 90.0 ms at the most."
+    assert f"onnxruntime: 2 threads, spin=False; {told}" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("width", [100, 78])

@@ -61,6 +61,7 @@ def test_runs_have_processes_of_their_own_and_count_together(swept: tuple[Compar
     for comparison in swept:
         for seen in comparison.measurements:
             assert {turn.run for turn in seen.turns} == {0, 1}
+            assert len(seen.warm_ups) == 2
         kept = last_windows(comparison.measurements[1].turns, 3)
         assert len(kept) == 6
         assert comparison.rows[1].ratio is not None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dyx.bench import Comparison, Contender, Settings, Skipped
-from dyx.bench.samples import Measurement, Turn, WarmUp
+from dyx.bench.samples import ENOUGH, Measurement, Turn, WarmUp
 from dyx.report import comparison as pages
 from dyx.report.comparison import answer, by_batch, comparison_report, comparison_sections, verdict
 from dyx.report.page import render, told
@@ -41,8 +41,9 @@ def measured(name: str, calls_ms: Sequence[float], *, runs: int = 1, **contender
             ends = np.cumsum([0, *calls_ms]) + sum(calls_ms) * window
             sent, done = (tuple(int(at * MS) for at in part) for part in (ends[:-1], ends[1:]))
             turns.append(Turn(window, window, sent, done, run=run))
+    warm_ups = tuple(WarmUp(10, 0.25, (9 * MS, *[MS] * 9), ENOUGH, 1.5 + run) for run in range(runs))
     who = Contender(name, contender.pop("backend", "onnxruntime"), "a:b", **contender)
-    return Measurement(who, "cpu", 2, {}, WarmUp(10, 0.25), tuple(turns), 2**20 * 70)
+    return Measurement(who, "cpu", 2, {}, warm_ups, tuple(turns), 2**20 * 70)
 
 
 def compared(*measurements: Measurement, batch: int = 8) -> Comparison:
@@ -157,6 +158,23 @@ def test_without_a_baseline_there_is_no_ratio(read_whole: Any) -> None:
     assert "There was no baseline to compare with." in seen.words
     assert seen.count("svg") == 3
     assert verdict(compared(measured("a", [1.0] * 3))) == "1 measurement at batch 8 on a CPU."
+
+
+def test_opening_and_first_call_are_told_by_run(read_whole: Any) -> None:
+    seen = read_whole(page(compared(measured("a", [2.0] * 3, runs=2))))
+    place = seen.cells.index("× p50")
+    assert seen.cells[place + 4 : place + 13] == [
+        *("a", "onnxruntime", "1", "1.50", "9.00", "4.5", "10", "0.25", ENOUGH)
+    ]
+    assert seen.cells[place + 15 : place + 17] == ["2", "2.50"]
+
+
+def test_what_old_records_do_not_tell_is_a_dash(read_whole: Any) -> None:
+    _, comparison = recorded("alexnet-dy-cpu-512.json")
+    seen = read_whole(page(comparison))
+    place = seen.cells.index("× p50")
+    cells = seen.cells[place + 4 : place + 13]
+    assert (cells[3], cells[4], cells[5], cells[8]) == ("–",) * 4
 
 
 def test_gpus_are_told_by_window(read_whole: Any) -> None:
