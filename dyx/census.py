@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import prod
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PROGRAM, Bundle
-from dyx.errors import BundleAltered, PackageMissing
+from dyx.errors import PackageMissing
+from dyx.paddle_program import PARAMETER, read_program
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -122,40 +122,17 @@ def _node_macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def paddle_census(folder: Path) -> Census:
     """A census of `model.json` in a folder. Paddle itself is not needed: the program is JSON."""
-    try:
-        program = json.loads((folder / PADDLE_PROGRAM).read_text(encoding="utf-8"))
-        block = program["program"]["regions"][0]["blocks"][0]
-        operations = list(_operations(block))
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise BundleAltered(folder, {PADDLE_PROGRAM: f"is no Paddle program ({error!r})"}) from error
-    parameters = {value: shape for name, _, outputs in operations if name == "p" for value, shape in outputs}
-    ends = [shape for name, inputs, outputs in operations for _, shape in outputs if name == "data"]
-    kernels = [inputs[1] for name, inputs, _ in operations if "conv2d" in name and len(inputs) > 1]
+    operations = read_program(folder / PADDLE_PROGRAM)
+    parameters = {each.outputs[0]: each.shapes[0] for each in operations if each.name == PARAMETER}
+    ends = [shape for each in operations for shape in each.shapes if each.name == "data"]
+    kernels = [each.inputs[1] for each in operations if "conv2d" in each.name and len(each.inputs) > 1]
     return Census(
         format="paddle",
         opset=None,
-        operators=Counter(name for name, _, _ in operations if name != "p"),
+        operators=Counter(each.name for each in operations if each.name != PARAMETER),
         parameters=sum(prod(shape) for shape in parameters.values()),
         macs=None,
         computed_kernels=sum(kernel not in parameters for kernel in kernels),
         free_batch=all(shape and shape[0] == -1 for shape in ends),
         foreign_domains=(),
     )
-
-
-Operation = tuple[str, list[int], list[tuple[int, list[int]]]]
-
-
-def _operations(block: Mapping[str, Any]) -> Iterator[Operation]:
-    """(name, ids of inputs, (id, shape) of outputs) of each operation of a PIR block."""
-    for entry in block["ops"]:
-        inputs = [value["%"] for value in entry.get("I", [])]
-        outputs = entry.get("O", [])
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        yield entry["#"].removeprefix("1."), inputs, [(value["%"], _shape(value.get("TT"))) for value in outputs]
-
-
-def _shape(kind: Mapping[str, Any] | None) -> list[int]:
-    """The shape in a PIR tensor type; [] where it is no dense tensor."""
-    fields = (kind or {}).get("D")
-    return fields[1] if isinstance(fields, list) and len(fields) > 1 and isinstance(fields[1], list) else []

@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PARAMETERS, PADDLE_PROGRAM
 from dyx.errors import ConversionFailed, InvalidOption, PackageMissing
+from dyx.exporter.naming import layers_of_tensors, name_nodes
+from dyx.onnx_graph import ops_of
+from dyx.paddle_program import Operation, read_program
 from dyx.tensors import TensorSpec
 
 OPSETS = range(17, 22)
@@ -28,8 +32,8 @@ def check_opset(opset: int) -> int:
 def to_onnx(folder: Path, out: Path, image: TensorSpec, logits: TensorSpec, opset: int = 17) -> None:
     """Convert the Paddle program in a folder into `model.onnx` in `out`.
 
-    The graph's input and output get the names of their specs, a free dimension its name; weights are initialisers,
-    constants are folded, dead nodes are gone.
+    The graph's input and output get the names of their specs, a free dimension its name, nodes the names of their
+    layers; weights are initialisers, constants are folded, dead nodes are gone.
 
     Raises:
         ConversionFailed: The converter failed, died, or wrote a graph that the ONNX checker refuses.
@@ -38,7 +42,8 @@ def to_onnx(folder: Path, out: Path, image: TensorSpec, logits: TensorSpec, opse
     raw = out / f"raw-{ONNX_MODEL}"
     try:
         _convert(folder / PADDLE_PROGRAM, folder / PADDLE_PARAMETERS, raw, check_opset(opset))
-        _write_clean(raw, out / ONNX_MODEL, image, logits, opset)
+        model = _clean(raw, read_program(folder / PADDLE_PROGRAM))
+        _write(model, out / ONNX_MODEL, image, logits, opset)
     finally:
         raw.unlink(missing_ok=True)
 
@@ -71,9 +76,19 @@ def _tail(child: subprocess.CompletedProcess[str]) -> str:
     return f"its last words: {' | '.join(lines[-3:])}" if lines else "it said nothing"
 
 
-def _write_clean(raw: Path, clean: Path, image: TensorSpec, logits: TensorSpec, opset: int) -> None:
+def _clean(raw: Path, operations: Sequence[Operation]) -> Any:
+    """The converted graph without what is superfluous, its nodes named by the layers that made them."""
     onnx, slim = _packages()
-    model = slim(onnx.load(raw))
+    model = onnx.load(raw)
+    before = ops_of(model.graph)
+    layers = layers_of_tensors(before, operations, model.graph.output[0].name)
+    model = slim(model)
+    name_nodes(model.graph, before, layers)
+    return model
+
+
+def _write(model: Any, clean: Path, image: TensorSpec, logits: TensorSpec, opset: int) -> None:
+    onnx, _ = _packages()
     _rename(model.graph, image, logits)
     del model.graph.value_info[:]
     model.producer_name, model.doc_string = "dyx", ""

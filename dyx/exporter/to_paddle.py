@@ -10,6 +10,7 @@ from typing import Any
 
 from dyx.bundle import PADDLE_PARAMETERS, PADDLE_PROGRAM
 from dyx.errors import ConversionFailed
+from dyx.exporter.naming import layers_noted
 from dyx.nn.framework import Layer, paddle
 from dyx.tensors import TensorSpec
 
@@ -27,7 +28,7 @@ class _Frozen(Layer):
 
 
 def to_paddle(network: Any, image: TensorSpec, folder: Path) -> None:
-    """Write `model.json` and `model.pdiparams` of a network into a folder.
+    """Write `model.json` and `model.pdiparams` of a network into a folder; its operations name their layers.
 
     Args:
         network: A static Paddle Layer in eval mode.
@@ -42,7 +43,7 @@ def to_paddle(network: Any, image: TensorSpec, folder: Path) -> None:
     frozen = _Frozen(network)
     frozen.eval()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), _quiet_logs():
+        with contextlib.redirect_stdout(io.StringIO()), _quiet_logs(), layers_noted(network):
             paddle.jit.save(frozen, str(folder / Path(PADDLE_PROGRAM).stem), input_spec=[spec])
     except Exception as error:  # whatever the network's own forward does under the tracer
         raise ConversionFailed("paddle.jit.save", _last_line(error), _hint(network)) from error
