@@ -24,6 +24,8 @@ _FLAGS = (
 )
 _VARIABLES = ("OMP_", "KMP_", "MKL_", "GOMP_", "OPENBLAS_", "CUDA_VISIBLE_DEVICES", "FLAGS_", "ORT_", "OV_")
 _GIT_PATIENCE_S = 5
+_CPUINFO = "/proc/cpuinfo"
+_CPUS = "/sys/devices/system/cpu"
 
 
 def environment() -> dict[str, Any]:
@@ -55,7 +57,7 @@ def packages() -> dict[str, str]:
 
 def cpu() -> dict[str, Any]:
     """The CPU: model, instruction sets, cores, and what may hold it back."""
-    told = _cpuinfo()
+    told = next(iter(_processors()), {})
     flags = set((told.get("flags") or told.get("Features") or "").split())
     return {
         "model": told.get("model name") or platform.processor() or platform.machine(),
@@ -63,11 +65,33 @@ def cpu() -> dict[str, Any]:
         "flags": [flag for flag in _FLAGS if flag in flags],
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
-        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "affinity": _affinity(),
         "quota": _text("/sys/fs/cgroup/cpu.max"),
-        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": _text(f"{_CPUS}/cpu0/cpufreq/scaling_governor"),
         "load_average": list(os.getloadavg()),
     }
+
+
+def cpu_mhz(cores: int) -> float | None:
+    """The clock right now, in MHz: the mean of the fastest so many of the cores that this process may use.
+
+    Idle cores are slower, and say nothing of those that compute. A virtual machine often tells its nominal clock at all
+    times.
+
+    Returns None where the operating system tells nothing.
+    """
+    fastest = sorted(_clocks_mhz(), reverse=True)[:cores]
+    return sum(fastest) / len(fastest) if fastest else None
+
+
+def _clocks_mhz() -> list[float]:
+    """Of each usable core: as its frequency driver tells it, else as /proc/cpuinfo does."""
+    usable = _affinity() or range(os.cpu_count() or 1)
+    told = [_text(f"{_CPUS}/cpu{core}/cpufreq/scaling_cur_freq") for core in usable]
+    if any(told):
+        return [int(khz) / 1e3 for khz in told if khz and khz.isdigit()]
+    processors = {entry.get("processor"): entry.get("cpu MHz") for entry in _processors()}
+    return [float(mhz) for core in usable if (mhz := processors.get(str(core)))]
 
 
 def memory_bytes() -> int:
@@ -96,11 +120,11 @@ def _git(folder: Path, *words: str) -> str | None:
     return answer.stdout.strip() if answer.returncode == 0 else None
 
 
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo."""
-    first = (_text("/proc/cpuinfo") or "").split("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
+def _processors() -> list[dict[str, str]]:
+    """What /proc/cpuinfo tells of each processor."""
+    blocks = (_text(_CPUINFO) or "").split("\n\n")
+    pairs = ((line.partition(":") for line in block.splitlines()) for block in blocks)
+    return [{key.strip(): value.strip() for key, _, value in block} for block in pairs]
 
 
 def _text(path: str) -> str | None:
@@ -112,6 +136,9 @@ def _text(path: str) -> str | None:
 
 def usable_cores() -> int:
     """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(_affinity() or ()) or os.cpu_count() or 1
+
+
+def _affinity() -> list[int] | None:
+    """The numbers of the cores that this process may use; None where the operating system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

@@ -166,7 +166,7 @@ def _is_stable(sides: Sequence[_Side]) -> bool:
 
 def _turn(window: int, round_number: int, answer: dict[str, Any], origin_ns: int) -> Turn:
     sent, done = (tuple(instant - origin_ns for instant in answer[key]) for key in ("sent_ns", "done_ns"))
-    return Turn(window, round_number, sent, done, tuple(answer["device_ns"]))
+    return Turn(window, round_number, sent, done, tuple(answer["device_ns"]), cpu_mhz=answer["cpu_mhz"])
 
 
 def _measurement(side: _Side, samples: list[list[dict[str, Any]]], peak_bytes: int) -> Measurement:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NOTHING = "–"
 _FIGURES = 3
-_LONGEST_NOTE = 12
+_LONGEST_NOTE = 14
 _WORDS = ("network", "notes")
 _METHOD = (
     "Timed: end to end on the host, float32 array in to float32 array out{copies}; closed loop, one process per"

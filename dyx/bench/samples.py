@@ -44,6 +44,8 @@ class Turn:
         device_ns: Time on the device, by its own events, of as many calls on inputs that were there already;
             empty on a CPU.
         run: From 0; each run has worker processes of its own.
+        cpu_mhz: The clock of the cores that computed, as the operating system told it right after the last call; None
+            where it tells nothing, and in records that dyx wrote before it asked.
     """
 
     window: int
@@ -52,6 +54,7 @@ class Turn:
     done_ns: tuple[int, ...]
     device_ns: tuple[int, ...] = ()
     run: int = 0
+    cpu_mhz: float | None = None
 
     @property
     def calls_ns(self) -> list[int]:
@@ -62,7 +65,8 @@ class Turn:
     def from_json(cls, entry: Mapping[str, Any]) -> Turn:
         """The turn that `asdict` gave."""
         instants = {key: tuple(entry[key]) for key in ("sent_ns", "done_ns", "device_ns")}
-        return cls(window=entry["window"], round=entry["round"], run=entry.get("run", 0), **instants)
+        run, clock = entry.get("run", 0), entry.get("cpu_mhz")
+        return cls(window=entry["window"], round=entry["round"], run=run, cpu_mhz=clock, **instants)
 
 
 def by_window(turns: Sequence[Turn]) -> list[list[Turn]]:

@@ -16,10 +16,20 @@ import numpy as np
 PERCENTS = (50, 90, 95, 99)
 KEPT_WINDOWS = 3
 AGREE_WITHIN = 0.10
+"""Of the medians of the last three windows: Triton's perf_analyzer calls a measurement stable by this rule."""
+
 LEAST_PAIRS = 3
 RESAMPLES = 10_000
 _RESAMPLES_AT_ONCE = 1_000
 _INTERVAL_PERCENTS = (2.5, 97.5)
+_LEAST_TURNS = 6
+"""With fewer, not even times that rise with every single turn pass the test below."""
+
+_TREND_Z = 2.576
+"""Two-sided 1 %: of 100 steady contenders, one may be said to drift."""
+
+_MOST_MEMORY = 0.5
+"""Noise with a longer memory looks just like times that rise along a curve: twelve that each rise must count."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,56 @@ def agree(windows: Sequence[Sequence[int]]) -> bool | None:
         return None
     medians = [float(np.median(window)) for window in windows]
     return max(medians) <= min(medians) * (1 + AGREE_WITHIN)
+
+
+def drift(runs: Sequence[Sequence[float]]) -> float | None:
+    """By how much times rose over a run, as a share of what they were at its begin; below zero where they fell.
+
+    The slope is Theil and Sen's, of logarithms over turns: a few odd turns do not bend it. It counts only where the
+    test of Mann and Kendall, its score added up over runs, finds a trend. Neighbouring turns resemble each other on a
+    machine that others use as well, which that test takes for a trend: its variance is widened as by Hamed and Rao
+    (1998), for the correlation from each turn to the next that the ranks of the residuals have.
+
+    Args:
+        runs: The time of every turn of each run, in order.
+
+    Returns None where chance may have made it, and of runs with fewer than six turns.
+    """
+    logs = [np.log(times) for times in runs if len(times) >= _LEAST_TURNS]
+    if not logs:
+        return None
+    slope = float(np.median(np.concatenate([_slopes(times) for times in logs])))
+    score = abs(sum(np.sign(_rises(times)).sum() for times in logs))
+    variance = sum(_score_variance(times, slope) for times in logs)
+    return float(np.expm1(slope)) if score - 1 > _TREND_Z * variance**0.5 else None
+
+
+def _rises(values: np.ndarray) -> np.ndarray:
+    """By how much each value is above each one before it."""
+    earlier, later = np.triu_indices(len(values), 1)
+    return np.asarray(values[later] - values[earlier])
+
+
+def _slopes(values: np.ndarray) -> np.ndarray:
+    """The slope between each two values, per whole run."""
+    return np.asarray(_rises(values) / _rises(np.linspace(0, 1, len(values))))
+
+
+def _score_variance(values: np.ndarray, slope: float) -> float:
+    """Of Mann and Kendall's score, where there is no trend but what each turn has from the one before."""
+    count = len(values)
+    behind = np.arange(1, count)
+    widened = 1 + 2 * float(np.sum((1 - behind / count) * _memory(values, slope) ** behind))
+    return count * (count - 1) * (2 * count + 5) / 18 * widened
+
+
+def _memory(values: np.ndarray, slope: float) -> float:
+    """The correlation of each turn with the next, apart from the trend."""
+    left = values - slope * np.linspace(0, 1, len(values))
+    ranks = np.sign(left[:, None] - left).sum(axis=1)
+    seen = float(ranks[1:] @ ranks[:-1] / max(ranks @ ranks, 1))
+    # Around a line that was fitted to them, few values seem less alike than they are: by (2 + 4 r) / n.
+    return float(np.clip((len(values) * seen + 2) / (len(values) - 4), 0, _MOST_MEMORY))
 
 
 def speed_ratio(

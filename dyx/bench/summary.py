@@ -9,11 +9,23 @@ from typing import Any
 
 from dyx.bench.limit import arithmetic
 from dyx.bench.samples import Measurement, Settings, Turn, last_windows, times
-from dyx.bench.stats import KEPT_WINDOWS, PERCENTS, Ratio, agree, percentile, speed_ratio, variation
+from dyx.bench.stats import KEPT_WINDOWS, PERCENTS, Ratio, agree, drift, percentile, speed_ratio, variation
 from dyx.gpu import throttling
 
 ENOUGH_CALLS = 100
+"""The 99th percentile wants so many."""
+
 VARIATION_LIMIT = 0.025
+"""Of the coefficient of variation. trtexec warns from 1 % on, of time on the GPU alone; calls end to end vary more."""
+
+DRIFT_LIMIT = 0.05
+"""Half of what windows may differ by, since a trend goes on where noise returns. None of the usual tools tests it."""
+
+CLOCK_LIMIT = 0.05
+"""Where computing is all that a call does, its time goes as the clock does: this much is a drift."""
+
+TRANSFER_LIMIT = 0.5
+"""trtexec warns where a copy takes as long as computing does: half of both."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,12 @@ class Row:
         notes: What a reader must know before quoting the figures.
         open_s: From the start of opening it, in a process that has loaded no runtime yet, until it could be called; the
             median over runs, None where no record tells.
+        drift: By how much calls were slower at the end of what figures are taken from than at its begin, as a share;
+            None where no trend stands out from chance.
+        clock_mhz: The lowest and the highest clock of the windows, each window's median: of the GPU where that
+            computed, else of the CPU; None where nothing told it.
+        transfer_share: The share of a call that is not computing on the GPU: copies, and waiting for them; None on a
+            CPU.
         first_call_ms: How long its very first call took; the median over runs, None where no record tells.
         peak_share: Its arithmetic per second as a share of the machine's limit, where that was measured beside it.
     """
@@ -57,6 +75,9 @@ class Row:
     notes: tuple[str, ...]
     open_s: float | None = None
     first_call_ms: float | None = None
+    drift: float | None = None
+    clock_mhz: tuple[float, float] | None = None
+    transfer_share: float | None = None
     peak_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -90,8 +111,8 @@ def _row(seen: Measurement, baseline: Measurement | None, settings: Settings) ->
     kept = last_windows(seen.turns, KEPT_WINDOWS)
     windows = [times(turns) for turns in kept]
     calls = [call for window in windows for call in window]
-    stable, spread = agree(windows), _greatest_variation(windows)
-    return Row(
+    device_ns = percentile([call for turns in kept for turn in turns for call in turn.device_ns], 50)
+    row = Row(
         name=who.name,
         backend=who.backend,
         group=who.group,
@@ -100,15 +121,41 @@ def _row(seen: Measurement, baseline: Measurement | None, settings: Settings) ->
         calls=len(calls),
         images_per_s=settings.batch * len(calls) / (sum(calls) / 1e9),
         percentiles_ms={f"p{percent}": _ms(percentile(calls, percent)) for percent in PERCENTS},
-        device_ms=_ms(percentile([call for turns in kept for turn in turns for call in turn.device_ns], 50)),
+        device_ms=_ms(device_ns),
         peak_bytes=seen.peak_bytes,
         ratio=None if baseline is None or baseline is seen or who.limit else _ratio(kept, baseline, settings.seed),
-        stable=stable,
-        variation=spread,
-        notes=tuple(_notes(len(calls), stable, spread, seen)),
+        stable=agree(windows),
+        variation=_greatest_variation(windows),
+        notes=(),
         open_s=_median([warm_up.open_s for warm_up in seen.warm_ups]),
         first_call_ms=_ms(_median([warm_up.first_ns for warm_up in seen.warm_ups])),
+        drift=drift(_by_run(kept)),
+        clock_mhz=_clock_mhz(seen, kept),
+        transfer_share=None if device_ns is None else 1 - device_ns / median(calls),
     )
+    return replace(row, notes=tuple(_notes(row, seen)))
+
+
+def _by_run(kept: Sequence[Sequence[Turn]]) -> list[list[float]]:
+    """The median call of every turn, run by run."""
+    runs: dict[int, list[float]] = {}
+    for turn in (turn for turns in kept for turn in turns):
+        runs.setdefault(turn.run, []).append(median(turn.calls_ns))
+    return list(runs.values())
+
+
+def _clock_mhz(seen: Measurement, kept: Sequence[Sequence[Turn]]) -> tuple[float, float] | None:
+    if seen.device == "gpu":
+        clocks = [_fastest(window) for window in seen.gpu_samples[-KEPT_WINDOWS:]]
+    else:
+        clocks = [_median([turn.cpu_mhz for turn in turns]) for turns in kept]
+    told = [clock for clock in clocks if clock]
+    return (min(told), max(told)) if told else None
+
+
+def _fastest(gpus: Sequence[Mapping[str, Any]]) -> float | None:
+    """The clock of the GPU that computes; others are idle, and slower."""
+    return max((gpu["sm_clock_mhz"] for gpu in gpus if gpu.get("sm_clock_mhz")), default=None)
 
 
 def _greatest_variation(windows: Sequence[Sequence[int]]) -> float | None:
@@ -133,15 +180,17 @@ def _ratio(kept: Sequence[Sequence[Turn]], baseline: Measurement, seed: int) -> 
     return speed_ratio(base, [turn.calls_ns for turn in own], seed, [turn.run for turn in own])
 
 
-def _notes(calls: int, stable: bool | None, spread: float | None, seen: Measurement) -> list[str]:
-    notes = []
-    if stable is False:
-        notes.append("UNSTABLE")
-    if spread is not None and spread > VARIATION_LIMIT:
-        notes.append(f"CV {spread:.1%}")
-    if calls < ENOUGH_CALLS:
-        notes.append(f"{calls} call{'s' * (calls != 1)}")
+def _notes(row: Row, seen: Measurement) -> list[str]:
+    """What a reader must know before quoting the figures; the limits stand above."""
+    low, high = row.clock_mhz or (1.0, 1.0)
     reasons = {reason for window in seen.gpu_samples[-KEPT_WINDOWS:] for gpu in window for reason in throttling(gpu)}
-    if reasons:
-        notes.append(f"throttled: {', '.join(sorted(reasons))}")
-    return notes
+    notes = {
+        "UNSTABLE": row.stable is False,
+        f"CV {row.variation or 0:.1%}": (row.variation or 0) > VARIATION_LIMIT,
+        f"drift {row.drift or 0:+.1%}": abs(row.drift or 0) > DRIFT_LIMIT,
+        f"clock {high / low - 1:.1%}": high / low - 1 > CLOCK_LIMIT,
+        f"{row.calls} call{'s' * (row.calls != 1)}": row.calls < ENOUGH_CALLS,
+        "transfer-bound": (row.transfer_share or 0) > TRANSFER_LIMIT,
+        f"throttled: {', '.join(sorted(reasons))}": bool(reasons),
+    }
+    return [note for note, holds in notes.items() if holds]

@@ -161,6 +161,7 @@ def _flat(row: Row, comparison: Comparison, place: int) -> dict[str, Any]:
         "images_per_s": row.images_per_s,
         **{f"{key}_ms": value for key, value in row.percentiles_ms.items()},
         "device_ms": row.device_ms,
+        "drift": row.drift,
         "open_s": row.open_s,
         "first_call_ms": row.first_call_ms,
         "peak_bytes": row.peak_bytes,

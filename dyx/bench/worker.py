@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from dyx.environment import cpu_mhz
 from dyx.errors import DyxError
 from dyx.registry import resolve
 from dyx.runtime import Runner
@@ -84,13 +85,14 @@ class Calls:
     def __init__(self, runner: Runner, image: np.ndarray) -> None:
         self._call: Callable[[], object] = lambda: runner.run(image)
         self._device_call = runner.on_device(image)
+        self._threads = runner.threads
 
     def once(self) -> None:
         """One call that is not timed."""
         self._call()
 
     def until(self, is_over: Callable[[int, float], bool]) -> dict[str, Any]:
-        """One call after another until `is_over(calls, seconds)`: when each began and ended, in ns.
+        """One call after another until `is_over(calls, seconds)`: when each began and ended, in ns, and the clock.
 
         Calls timed by the device follow, as many again, where there is a device.
         """
@@ -100,8 +102,9 @@ class Calls:
             sent.append(time.perf_counter_ns())
             self._call()
             done.append(time.perf_counter_ns())
+        clock = cpu_mhz(self._threads)  # before the cores come to rest
         device = [round(self._device_call() * 1e9) for _ in sent] if self._device_call else []
-        return {"sent_ns": sent, "done_ns": done, "device_ns": device, "rest_s": _rest()}
+        return {"sent_ns": sent, "done_ns": done, "device_ns": device, "cpu_mhz": clock, "rest_s": _rest()}
 
 
 def _warm_up(calls: Calls, *, calls_wanted: int, seconds: float, least_calls: int, most_s: float) -> dict[str, Any]:

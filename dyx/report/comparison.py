@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from dyx.bench.compare import METHOD, Comparison
 from dyx.bench.report import columns_of, explanation, figure
 from dyx.bench.samples import Measurement, WarmUp, last_windows, times
-from dyx.bench.stats import KEPT_WINDOWS
-from dyx.bench.summary import ENOUGH_CALLS, VARIATION_LIMIT, Row
+from dyx.bench.stats import AGREE_WITHIN, KEPT_WINDOWS
+from dyx.bench.summary import CLOCK_LIMIT, DRIFT_LIMIT, ENOUGH_CALLS, TRANSFER_LIMIT, VARIATION_LIMIT, Row
 from dyx.figures import (
     BatchLine,
     CallTimes,
@@ -34,9 +34,12 @@ _NAMED = 3
 _TOLD = ("backend", "device", "threads")
 """Arguments of an opener that have columns of their own."""
 _MEANING = (
-    "UNSTABLE: the medians of the windows differ by more than 10 %. CV: the greatest coefficient of variation within a"
-    f" window, told above {VARIATION_LIMIT:.1%}. A number of calls is told below {ENOUGH_CALLS}. Ratios of turns that"
-    " lie side by side stay quotable on a noisy machine; times do not."
+    f"UNSTABLE: the medians of the windows differ by more than {AGREE_WITHIN:.0%}. CV: the greatest coefficient of"
+    f" variation within a window, told above {VARIATION_LIMIT:.1%}. Drift: calls became slower (+) or faster (-) in the"
+    f" course of the run, told above {DRIFT_LIMIT:.0%} where chance does not explain it. Clock: its medians in the"
+    f" windows differ by more than {CLOCK_LIMIT:.0%}. Transfer-bound: computing on the GPU is less than"
+    f" {1 - TRANSFER_LIMIT:.0%} of a call, the rest is copies and waiting for them. A number of calls is told below"
+    f" {ENOUGH_CALLS}. Ratios of turns that lie side by side stay quotable on a noisy machine; times do not."
 )
 _LATENCY = (
     "Of calls in the last three windows of each run. Warm-up calls are not among them: they stand under Before"
@@ -77,7 +80,9 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
         _notes_section(comparison),
         Section("Throughput", drawings=_drawn(comparison, throughput)),
         Section("Latency", [_LATENCY], _per_group(comparison, _call_times, latencies)),
-        Section("Over the run", [_DRIFT], _per_group(comparison, _track, drift)),
+        Section(
+            "Over the run", [_DRIFT], _per_group(comparison, _track, drift), tables=[_steadiness_table(comparison)]
+        ),
         _before_section(comparison),
         Section("Contenders", tables=[_contenders_table(comparison.measurements), _hashes_table(comparison)]),
         Section("GPUs while measuring", tables=[_gpu_table(comparison.measurements)]),
@@ -249,6 +254,26 @@ def _contenders_table(measurements: Sequence[Measurement]) -> Table:
     ]
     headings = ("network", "backend", "device", "threads", "options", "calls kept", "opened with")
     return Table("Who took part", headings, rows, ("threads", "calls kept"))
+
+
+def _steadiness_table(comparison: Comparison) -> Table:
+    """Trend and clock of each contender, and what its calls spend outside the GPU."""
+    rows = [
+        (
+            *(_name(row), row.group),
+            NOTHING if row.drift is None else f"{100 * row.drift:+.1f}",
+            NOTHING if row.clock_mhz is None else " to ".join(f"{clock:,.0f}" for clock in row.clock_mhz),
+            NOTHING if row.transfer_share is None else f"{100 * row.transfer_share:.0f}",
+        )
+        for row in comparison.rows
+    ]
+    figures = ("drift %", "clock MHz", "outside the GPU %")
+    return Table(
+        "Trend, clock and copies; a dash: nothing stood out, or nothing told",
+        ("network", "backend", *figures),
+        rows,
+        figures,
+    )
 
 
 def _hashes_table(comparison: Comparison) -> Table:

@@ -66,6 +66,13 @@ class ColdStart(Odd):
         return super()._infer(image)
 
 
+class Tiring(Odd):
+    def _infer(self, image):
+        self.began = getattr(self, "began", time.perf_counter())
+        time.sleep(0.004 * (1 + (time.perf_counter() - self.began) / 3))
+        return np.zeros((len(image), 2), np.float32)
+
+
 class Hungry(Odd):
     def __init__(self, most):
         super().__init__()

@@ -22,8 +22,10 @@ import pytest
 from dyx.bench import Comparison, Contender, Skipped, bench, bundle_contender, check_writable
 from dyx.bench.measure import WARM_UP
 from dyx.bench.samples import ENOUGH, TIME_UP
+from dyx.bench.summary import DRIFT_LIMIT
 from dyx.bench.turns import order
 from dyx.bundle import Bundle
+from dyx.environment import cpu_mhz
 from dyx.errors import BenchFailed, InvalidOption, OutputUnwritable, UnknownName
 
 SHORT: dict[str, Any] = {"batch": 2, "seconds": 0.09}
@@ -173,6 +175,19 @@ def test_chatter_on_stdout_garbles_nothing(openers: str, capfd: pytest.CaptureFi
 def test_device_time_comes_from_the_runner(openers: str) -> None:
     (row,) = bench([odd(openers, "gpu", device="gpu", seconds=0.001)], **SHORT).rows
     assert (row.device, row.device_ms) == ("gpu", 2.0)
+
+
+def test_a_contender_that_tires_is_told_and_its_clock_is_noted(openers: str) -> None:
+    tiring = Contender("tiring", "odd", f"{openers}:Tiring")
+    comparison = bench([tiring, odd(openers, "steady", seconds=0.004)], batch=2, seconds=0.9)
+    drifts = {row.name: row.drift for row in comparison.rows}
+    assert drifts["tiring"] is not None and drifts["tiring"] > DRIFT_LIMIT
+    assert drifts["steady"] is None or abs(drifts["steady"]) < DRIFT_LIMIT
+    told = cpu_mhz(1) is not None
+    for seen in comparison.measurements:
+        assert [turn.cpu_mhz is not None for turn in seen.turns] == [told] * len(seen.turns)
+    assert all((row.clock_mhz is not None) == told for row in comparison.rows)
+    assert Comparison.from_json(json.loads(json.dumps(comparison.to_json()))).rows == comparison.rows
 
 
 @pytest.mark.parametrize(

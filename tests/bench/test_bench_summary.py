@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from dyx.bench import Comparison, Contender, Settings, Skipped, tabulate
+from dyx.bench import Comparison, Contender, Settings, Skipped, read_record, tabulate
 from dyx.bench.report import figure
 from dyx.bench.samples import ENOUGH, Measurement, Turn, WarmUp
-from dyx.bench.summary import Row, summarize
+from dyx.bench.summary import DRIFT_LIMIT, Row, summarize
 from dyx.errors import InvalidOption
 from dyx.gpu import throttling
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 MS = 1_000_000
 WARM_UP = WarmUp(10, 0.2, (90 * MS, *[4 * MS] * 9), ENOUGH, 0.5)
 
@@ -121,6 +123,61 @@ def test_device_time_stands_beside_end_to_end() -> None:
     assert "without them" in printed(compared(seen))
     assert row_of(steady("a", 4.0)).device_ms is None
     assert "dev ms" not in printed(compared(steady("a", 4.0)))
+
+
+def test_a_trend_is_told() -> None:
+    slower = [turn(at // 8, at, [4.0 * (1 + at / 200)] * 12) for at in range(24)]
+    row = row_of(measured("a", slower))
+    assert row.drift == pytest.approx(0.115, abs=0.001)
+    assert row.notes == ("drift +11.5%",)
+    assert row_of(measured("a", [replace(each, run=at % 2) for at, each in enumerate(slower)])).drift is not None
+    little = [turn(at // 8, at, [4.0 * (1 + at / 1000)] * 12) for at in range(24)]
+    assert (row_of(measured("a", little)).drift, row_of(measured("a", little)).notes) == (
+        pytest.approx(0.023, abs=1e-3),
+        (),
+    )
+
+
+@pytest.mark.parametrize("name", ["alexnet-dy-cpu-512", "gates-cpu-512", "gates-cpu-64", "kw1x-resnet18-cpu-8"])
+def test_real_records_drift_seldom(name: str) -> None:
+    """Samples of a machine that others used as well."""
+    (comparison,) = read_record(RESULTS / f"{name}.json")
+    told = [row.drift for row in comparison.rows if row.drift is not None and abs(row.drift) > DRIFT_LIMIT]
+    assert len(told) <= len(comparison.rows) / 10
+    assert {row.clock_mhz for row in comparison.rows} == {None}
+
+
+def clocked(*clocks: float | None) -> Measurement:
+    return measured("a", [replace(turn(at, at, [4.0] * 40), cpu_mhz=clock) for at, clock in enumerate(clocks)])
+
+
+def test_a_clock_that_moved_is_told() -> None:
+    assert (row_of(clocked(3000, 2900, 2700)).clock_mhz, row_of(clocked(3000, 2900, 2700)).notes) == (
+        (2700, 3000),
+        ("clock 11.1%",),
+    )
+    assert row_of(clocked(3000, 2900, 2860)).notes == ()
+    assert (row_of(clocked(None, None, None)).clock_mhz, row_of(clocked(None, None, None)).notes) == (None, ())
+    assert row_of(clocked(9000, 3000, 3000, 3000)).notes == (), "figures come from the last three windows"
+
+
+def test_on_a_gpu_its_own_clock_counts() -> None:
+    samples = tuple(
+        [{"sm_clock_mhz": 345, "throttle_mask": 0}, {"sm_clock_mhz": clock, "throttle_mask": 0}]
+        for clock in (1980, 1980, 1755)
+    )
+    row = row_of(replace(clocked(3000, 2000, 1000), device="gpu", gpu_samples=samples))
+    assert (row.clock_mhz, row.notes) == ((1755, 1980), ("clock 12.8%",))
+    untold = tuple([{"sm_clock_mhz": None, "throttle_mask": None}] for _ in range(3))
+    assert row_of(replace(clocked(3000, 2000, 1000), device="gpu", gpu_samples=untold)).clock_mhz is None
+
+
+@pytest.mark.parametrize(("device_ms", "notes"), [(1.9, ("transfer-bound",)), (2.1, ())])
+def test_copies_that_take_more_than_computing_are_told(device_ms: float, notes: tuple[str, ...]) -> None:
+    turns = [turn(at, at, [4.0] * 40, [device_ms] * 40) for at in range(3)]
+    row = row_of(replace(measured("a", turns), device="gpu"))
+    assert (row.transfer_share, row.notes) == (pytest.approx(1 - device_ms / 4), notes)
+    assert row_of(steady("a", 4.0)).transfer_share is None
 
 
 def test_throttling_is_told() -> None:

@@ -289,7 +289,7 @@ def test_resampling_runs_sees_what_differs_between_them() -> None:
 
 def test_turns_of_old_records_are_of_one_run() -> None:
     entry = {"window": 1, "round": 2, "sent_ns": [0], "done_ns": [5], "device_ns": []}
-    assert Turn.from_json(entry).run == 0
+    assert (Turn.from_json(entry).run, Turn.from_json(entry).cpu_mhz) == (0, None)
 
 
 @pytest.mark.parametrize("runs", [0, -1])

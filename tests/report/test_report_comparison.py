@@ -177,6 +177,14 @@ def test_what_old_records_do_not_tell_is_a_dash(read_whole: Any) -> None:
     assert (cells[3], cells[4], cells[5], cells[8]) == ("–",) * 4
 
 
+def test_trend_and_clock_stand_over_the_run(read_whole: Any) -> None:
+    calls_ms = (100, 118, 130, 155, 170, 200)
+    turns = [Turn(at // 2, at, (0,), (MS * ms,), cpu_mhz=3000 - 2 * at) for at, ms in enumerate(calls_ms)]
+    cells = read_whole(page(compared(replace(measured("a", [1.0]), turns=tuple(turns))))).cells
+    place = cells.index("drift %")
+    assert cells[place + 3 : place + 8] == ["a", "onnxruntime", "+95.6", "2,991 to 2,999", "–"]
+
+
 def test_gpus_are_told_by_window(read_whole: Any) -> None:
     samples = ([{"name": "H200", "sm_clock_mhz": 1980, "power_w": 512.25, "throttle_mask": 4}],)
     seen = read_whole(page(compared(replace(measured("a", [1.0]), gpu_samples=samples))))
