@@ -7,6 +7,7 @@ DyxError                      exit 1 unless noted
 │   ├── InvalidOption         an option's value
 │   ├── OptionNeeded          an option that this call cannot do without
 │   ├── OutputExists          the output is there and --force was not given
+│   ├── UnlikeTasks           bundles to be compared that answer different questions
 │   ├── RuleMatchesNothing    a rule asked for that governs no layer of the network
 │   └── RunDiffers            a run to be resumed that was begun with other settings
 ├── PackageMissing            an optional package; names the extra that brings it
@@ -32,6 +33,7 @@ DyxError                      exit 1 unless noted
 ├── ImageUnreadable           a file that is no image
 ├── InvalidTensor             an array of another dtype or shape than the spec asks for
 ├── OutputUnwritable          an output file or folder that cannot be written
+├── RecordUnreadable          a file that is no benchmark record, or one that this dyx does not read
 ├── UnlikeMachines            benchmark records of machines or software that differ
 ├── RatioMissed               a ratio below what --fail-under asks for
 └── BenchFailed               a worker process of the benchmark died or answered with an error
@@ -93,6 +95,19 @@ class OutputExists(UsageError):
 
     def __init__(self, path: Path, hint: str = "--force replaces it whole") -> None:
         super().__init__(f"{path} exists already", f"{hint}, --out writes elsewhere")
+
+
+class UnlikeTasks(UsageError):
+    """Bundles to be compared that answer different questions; what each one takes and tells is listed."""
+
+    def __init__(self, tasks: Mapping[str, str]) -> None:
+        listed = "; ".join(f"{name}: {task}" for name, task in tasks.items())
+        super().__init__(
+            f"bundles of different tasks cannot be compared: {listed}",
+            "name bundles that take pictures of one size and tell as many classes, --baseline among them;"
+            " bench the others by themselves",
+        )
+        self.tasks = dict(tasks)
 
 
 class RuleMatchesNothing(UsageError):
@@ -332,6 +347,16 @@ class OutputUnwritable(DyxError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"cannot write {path}: {reason}", "choose another place with the option that names it")
+
+
+class RecordUnreadable(DyxError):
+    """A file that is no benchmark record, or one that this dyx does not read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot read the benchmark record {path}: {reason}",
+            "give a file of `dyx bench --json FILE`; one of another schema is read by the dyx that wrote it",
+        )
 
 
 class UnlikeMachines(DyxError):

@@ -12,7 +12,7 @@ from dyx.bench import Progress as BenchProgress
 from dyx.bench.contender import OPEN_BUNDLE
 from dyx.bundle import MANIFEST, Bundle, read_bundle
 from dyx.census import onnx_census
-from dyx.errors import PackageMissing, UnknownName
+from dyx.errors import InvalidOption, PackageMissing, UnknownName, UnlikeTasks
 from dyx.progress import Progress
 from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKENDS, is_installed, require_backend
 from dyx.zoo import BUILDERS, find_model
@@ -50,20 +50,26 @@ def line_up(paths: Sequence[Path], baseline: str | None, where: Where, tell: Pro
 
     Raises:
         UnknownName: A backend or baseline that does not exist.
+        UnlikeTasks: Bundles, or a named baseline, that take other pictures or tell other numbers of classes.
         PackageMissing: A named backend that is not installed, or Paddle where something has to be exported first.
         BundleError: A bundle that cannot be used.
     """
     for backend in where.backends:
         require_backend(backend)
     bundles = [read_bundle(path) for path in paths] or [_zoo_bundle(DEFAULT, BUNDLES, tell)]
-    base = _baseline(bundles[0], baseline, tell)
+    if len({_task(bundle) for bundle in bundles}) > 1:
+        raise _unlike(bundles)
+    base, passed_over = _fitting(
+        _baseline(bundles[0], baseline, tell), bundles[0], where, is_named=baseline is not None
+    )
     if base is not None:
         # Named among the others it takes part once; alone, it is compared with itself.
         others = [bundle for bundle in bundles if bundle.path.resolve() != base.path.resolve()]
         bundles = others or bundles[:1]
     sides = [(bundle, False) for bundle in bundles] + ([(base, True)] if base else [])
     found = [_contender(bundle, backend, where, is_base) for backend in _backends(where) for bundle, is_base in sides]
-    found += [_eager(model, where, found) for model in dict.fromkeys(bundle.model for bundle in bundles)]
+    found += [_eager(bundle, where, found) for bundle in {bundle.model: bundle for bundle in bundles}.values()]
+    found += passed_over
     return Lineup(
         tuple(one for one in found if isinstance(one, Contender)),
         tuple(dict.fromkeys(one for one in found if isinstance(one, Skipped))),
@@ -124,8 +130,11 @@ def _frozen(contender: Contender, where: Where, batch: int, tell: Progress) -> C
     from dyx.exporter.frozen import export_frozen
 
     beside = Path(contender.arguments["bundle"]).parent
-    shape = read_bundle(contender.arguments["bundle"], verify=False).input.shape[1:]
-    bundle = export_frozen(name, batch, beside / f"{name}-{FROZEN}-{batch}", progress=tell, shape=shape)
+    folded = read_bundle(contender.arguments["bundle"], verify=False)
+    out = beside / f"{name}-{FROZEN}-{batch}"
+    bundle = export_frozen(name, batch, out, progress=tell, shape=folded.input.shape[1:])
+    if _task(bundle) != _task(folded):
+        return Skipped(title, backend, f"{out} is of another task ({_task(bundle)})")
     return bundle_contender(bundle, backend, device=where.device, threads=where.threads, name=title)
 
 
@@ -155,9 +164,47 @@ def measure(  # noqa: PLR0913 - a benchmark is many things
     for where in places:
         lineup = line_up(paths, baseline, where, tell)
         for batch in plan.batches:
+            check_batch(lineup.contenders, batch)
             full = peers(lineup, where, batch, tell) if with_peers else lineup
             wanted.append(Match(full.contenders, full.skipped, batch))
     return sweep(wanted, plan, progress)
+
+
+def check_batch(contenders: Sequence[Contender], batch: int, *, filled_up: bool = False) -> None:
+    """Raises InvalidOption where a bundle is frozen to another batch.
+
+    Args:
+        contenders: Who is to answer.
+        batch: How many images at a time.
+        filled_up: Whether fewer than a frozen batch are filled up to it, as a Runner's `answer` does.
+    """
+    for one in contenders:
+        if one.opener == OPEN_BUNDLE:
+            path = one.arguments["bundle"]
+            size = read_bundle(path, verify=False).input.shape[0]
+            if isinstance(size, int) and batch != size and not (filled_up and batch < size):
+                raise InvalidOption("--batch", batch, f"the one that {path} is frozen to, {size}")
+
+
+def _task(bundle: Bundle) -> str:
+    """What a network takes and tells, whatever the batch."""
+    return f"{' × '.join(map(str, bundle.input.shape[1:]))} in, {bundle.output.shape[-1]} classes out"
+
+
+def _fitting(
+    base: Bundle | None, bundle: Bundle, where: Where, *, is_named: bool
+) -> tuple[Bundle | None, list[Skipped]]:
+    """The baseline, if it is of the bundle's task; one that nobody named is passed over where it is not."""
+    if base is None or _task(base) == _task(bundle):
+        return base, []
+    if is_named:
+        raise _unlike([bundle, base])
+    reason = f"{base.path} is of another task ({_task(base)}) than {bundle.path} ({_task(bundle)}): give --baseline"
+    return None, [Skipped(base.model, backend, reason) for backend in _backends(where)]
+
+
+def _unlike(bundles: Sequence[Bundle]) -> UnlikeTasks:
+    return UnlikeTasks({str(bundle.path): _task(bundle) for bundle in bundles})
 
 
 def _backends(where: Where) -> Sequence[str]:
@@ -206,8 +253,9 @@ def _absent(package: str, extra: str) -> str:
     return f"{error}; {error.hint}"
 
 
-def _eager(model: str, where: Where, others: Sequence[Contender | Skipped]) -> Contender | Skipped:
+def _eager(bundle: Bundle, where: Where, others: Sequence[Contender | Skipped]) -> Contender | Skipped:
     """The same network in eager mode, taking turns with the backend that is nearest to it."""
+    model = bundle.model
     if model not in BUILDERS.names:
         return Skipped(model, EAGER, "only the zoo's networks are run in eager mode")
     if not is_installed("paddle"):
@@ -215,6 +263,7 @@ def _eager(model: str, where: Where, others: Sequence[Contender | Skipped]) -> C
     groups = [one.group for one in others if isinstance(one, Contender)]
     if not groups:
         return Skipped(model, EAGER, "there is nothing to compare it with")
-    arguments = {"model": model, "device": where.device, "threads": where.threads}
+    task = {"shape": list(bundle.input.shape[1:]), "classes": bundle.output.shape[-1]}
+    arguments = {"model": model, "device": where.device, "threads": where.threads, **task}
     group = "paddle" if "paddle" in groups else groups[0]
     return Contender(model, EAGER, "dyx.zoo.eager:open_eager", arguments, reference=True, group=group)

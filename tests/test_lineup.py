@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ import pytest
 import dyx
 from dyx.bench import Comparison, Plan
 from dyx.bench.limit import SIDE, arithmetic, open_limit, products
-from dyx.bundle import read_bundle
-from dyx.errors import BundleMissing, PackageMissing, UnknownName
-from dyx.lineup import EAGER, Lineup, Where, line_up, measure, peers
+from dyx.bundle import MANIFEST, read_bundle
+from dyx.errors import BundleMissing, InvalidOption, PackageMissing, UnknownName, UnlikeTasks
+from dyx.lineup import EAGER, Lineup, Where, check_batch, line_up, measure, peers
+from dyx.registry import resolve
 from dyx.runtime import BACKENDS
 
 
@@ -86,6 +89,69 @@ def test_baseline_named_among_the_others_takes_part_once(bundles: Path) -> None:
     lineup = line_up([bundles / "alexnet-dy", bundles / "alexnet-bn"], None, Where(("onnxruntime",)), print)
     sides = [(one.name, one.baseline) for one in lineup.contenders if one.backend == "onnxruntime"]
     assert sides == [("alexnet-dy", False), ("alexnet-bn", True)]
+
+
+@pytest.fixture
+def others(dy_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`others(shape, classes, batch)`: a bundle that says it takes and tells so much."""
+
+    def made(shape: tuple[int, ...] = (3, 128, 128), classes: int = 10, batch: object = "batch") -> Path:
+        place = tmp_path / f"{'x'.join(map(str, shape))}-{classes}-{batch}"
+        shutil.copytree(dy_bundle, place)
+        manifest = json.loads((place / MANIFEST).read_text())
+        manifest["inputs"][0]["shape"] = [batch, *shape]
+        manifest["outputs"][0]["shape"] = [batch, classes]
+        (place / MANIFEST).write_text(json.dumps(manifest))
+        return place
+
+    return made
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((3, 64, 64), 10), ((3, 128, 128), 7)])
+def test_bundles_of_different_tasks_are_refused_with_what_each_takes(
+    dy_bundle: Path, others: Callable[..., Path], shape: tuple[int, ...], classes: int
+) -> None:
+    other, where = others(shape, classes), Where(("onnxruntime",))
+    said = (
+        f"{dy_bundle}: 3 × 128 × 128 in, 10 classes out; {other}: {' × '.join(map(str, shape))} in, {classes} classes"
+    )
+    for paths, baseline in (([dy_bundle, other], None), ([dy_bundle], str(other))):
+        with pytest.raises(UnlikeTasks, match="bundles of different tasks cannot be compared") as caught:
+            line_up(paths, baseline, where, print)
+        assert said in str(caught.value)
+        assert "--baseline" in caught.value.hint and caught.value.exit_code == 2
+
+
+def test_a_zoo_baseline_of_another_task_is_passed_over_and_said(others: Callable[..., Path], bundles: Path) -> None:
+    mine = others(classes=7)
+    shutil.copytree(bundles / "alexnet-bn", mine.parent / "alexnet-bn")
+    lineup = line_up([mine], None, Where(("onnxruntime",)), print)
+    assert who(lineup) == {("alexnet-dy", "onnxruntime", False), ("alexnet-dy", EAGER, False)}
+    (skipped,) = lineup.skipped
+    assert (skipped.name, skipped.backend) == ("alexnet-bn", "onnxruntime")
+    assert "another task (3 × 128 × 128 in, 10 classes out)" in skipped.reason and "--baseline" in skipped.reason
+
+
+def test_the_eager_network_is_of_the_bundles_task(others: Callable[..., Path]) -> None:
+    lineup = line_up([others(classes=7)], None, Where(("onnxruntime",)), print)
+    eager = next(one for one in lineup.contenders if one.backend == EAGER)
+    with resolve(eager.opener)(**eager.arguments) as runner:
+        assert runner.run(np.zeros((2, 3, 128, 128), np.float32)).shape == (2, 7)
+        assert runner.contract.output.shape == ("batch", 7)
+
+
+def test_a_batch_that_a_bundle_is_not_frozen_to_is_refused(others: Callable[..., Path]) -> None:
+    frozen = others(batch=4)
+    contenders = line_up([frozen], None, Where(("onnxruntime",)), print).contenders
+    check_batch(contenders, 4)
+    check_batch(contenders, 2, filled_up=True)
+    for batch, filled_up in ((2, False), (5, False), (5, True)):
+        with pytest.raises(
+            InvalidOption, match=f"--batch is {batch}, which is not the one that {frozen} is frozen to, 4"
+        ):
+            check_batch(contenders, batch, filled_up=filled_up)
+    with pytest.raises(InvalidOption, match="--batch is 8"):
+        measure([frozen], None, [Where(("onnxruntime",))], Plan((8,)), print)
 
 
 def test_names_that_lead_nowhere(dy_bundle: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dyx.bench.pool import pool, read_record, sweep_json
 from dyx.bench.report import tabulate, tabulate_all
 from dyx.bench.samples import Settings
 from dyx.bench.scenario_report import scenario_table
-from dyx.bench.scenario_result import ScenarioResult, ScenarioRun
+from dyx.bench.scenario_result import ScenarioResult, ScenarioRun, read_scenario_run
 from dyx.bench.scenarios import Scenario, run_scenario, run_scenarios
 from dyx.bench.summary import Row
 from dyx.bench.sweep import Match, Plan, check_ratios, save, save_csv, sweep
@@ -32,6 +32,7 @@ __all__ = [
     "check_writable",
     "pool",
     "read_record",
+    "read_scenario_run",
     "run_scenario",
     "run_scenarios",
     "save",

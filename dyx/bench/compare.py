@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -105,8 +106,14 @@ def check_writable(path: Path) -> None:
         raise OutputUnwritable(path, "it is a folder")
     if not path.parent.is_dir():
         raise OutputUnwritable(path, f"there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if path.exists() and not os.access(path, os.W_OK):
         raise OutputUnwritable(path, "permission denied")
+    try:
+        # Tried, not asked: who may write everywhere cannot write into every folder.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputUnwritable(path, error.strerror or str(error)) from error
 
 
 def bench(

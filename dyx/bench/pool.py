@@ -8,28 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dyx.bench.compare import KIND, Comparison
+from dyx.bench.compare import KIND, SCHEMA, Comparison
 from dyx.bench.contender import Contender
+from dyx.bench.records import read_json_record
 from dyx.bench.samples import Measurement, Turn
-from dyx.errors import InvalidOption, UnlikeMachines
+from dyx.errors import UnlikeMachines
 
 SWEEP = "dyx-bench-sweep"
 SWEEP_SCHEMA = 1
 
 
 def read_record(path: Path) -> tuple[Comparison, ...]:
-    """The comparisons that `dyx bench --json` wrote. Raises InvalidOption where a file is no such record."""
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidOption("--load", str(path), f"a record of dyx bench that can be read ({error})") from error
-    kind = entry.get("kind") if isinstance(entry, Mapping) else None
-    if kind == KIND:
-        return (Comparison.from_json(entry),)
-    if kind == SWEEP and entry.get("schema") == SWEEP_SCHEMA:
-        return tuple(map(Comparison.from_json, entry["comparisons"]))
-    seen = f"{path.name}, which holds {kind} schema {entry.get('schema')}" if kind else path.name
-    raise InvalidOption("--load", seen, f"a record of dyx bench: {KIND}, or {SWEEP} schema {SWEEP_SCHEMA}")
+    """The comparisons that `dyx bench --json` wrote. Raises RecordUnreadable."""
+    return read_json_record(path, {(KIND, SCHEMA): _alone, (SWEEP, SWEEP_SCHEMA): _all})
+
+
+def _alone(entry: Mapping[str, Any]) -> tuple[Comparison, ...]:
+    return (Comparison.from_json(entry),)
+
+
+def _all(entry: Mapping[str, Any]) -> tuple[Comparison, ...]:
+    return tuple(map(Comparison.from_json, entry["comparisons"]))
 
 
 def sweep_json(comparisons: Sequence[Comparison], *, raw: bool = False) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dyx.bench.contender import Skipped
 from dyx.bench.report import figure
-from dyx.bench.scenario_result import ScenarioResult
+from dyx.bench.scenario_result import ScenarioResult, ScenarioRun
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,6 +24,7 @@ _METHOD = (
     " in turns: a machine that changes meanwhile shows as a difference between rows. Timed: end to end on the host,"
     " from when a sample was due until its answer was there, the wait and putting batches together included."
 )
+INTERRUPTED = "Note: interrupted: those who would have come later are missing."
 _ALONE = {
     "offline": "All samples are asked for at once, so latencies tell when in the run an answer came.",
     "server": "Samples come one by one at random instants (Poisson), {rates} a second on average; 99 % must be answered"
@@ -32,26 +32,29 @@ _ALONE = {
 }
 
 
-def scenario_table(results: Sequence[ScenarioResult], skipped: Sequence[Skipped] = ()) -> Group:
+def scenario_table(run: ScenarioRun) -> Group:
     """One row per contender, why a run is INVALID beneath, then who was skipped and how it was measured."""
     from rich.console import Group
     from rich.text import Text
 
-    return Group(_table(results), *(Text(line) for line in explanation(results, skipped)))
+    return Group(_table(run.results), *(Text(line) for line in explanation(run)))
 
 
-def explanation(results: Sequence[ScenarioResult], skipped: Sequence[Skipped] = ()) -> list[str]:
+def explanation(run: ScenarioRun) -> list[str]:
     """The lines beneath the table."""
-    lines = [
+    results = run.results
+    lines = [INTERRUPTED] if run.interrupted else []
+    lines += [
         f"{result.name} on {result.backend} is INVALID: {' '.join(result.reasons)}"
         for result in results
         if not result.valid
     ]
-    lines += [f"{each.name} on {each.backend} was skipped: {each.reason}" for each in skipped]
-    return lines + (_method(results) if results else [])
+    lines += [f"{each.name} on {each.backend} was skipped: {each.reason}" for each in run.skipped]
+    return lines + (how_measured(results) if results else [])
 
 
-def _method(results: Sequence[ScenarioResult]) -> list[str]:
+def how_measured(results: Sequence[ScenarioResult]) -> list[str]:
+    """What LoadGen asked for, how, and what was timed."""
     first = results[0]
     settings = [result.settings for result in results]
     rates = _listed([each.get("server_target_qps", 0) for each in settings])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bench.contender import Contender, Skipped
+from dyx.bench.records import read_json_record
 from dyx.errors import InvalidOption
 from dyx.folder import write_file_whole
 
@@ -111,11 +112,13 @@ class ScenarioRun:
         environment: The machine and its software.
         results: One per contender, in the order in which they ran.
         skipped: Who could not take part.
+        interrupted: Whether it was stopped before its last contender.
     """
 
     environment: Mapping[str, Any]
     results: tuple[ScenarioResult, ...]
     skipped: tuple[Skipped, ...] = ()
+    interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was seen; JSON values only."""
@@ -125,6 +128,7 @@ class ScenarioRun:
             "environment": dict(self.environment),
             "results": [result.to_json() for result in self.results],
             "skipped": [skipped.to_json() for skipped in self.skipped],
+            "interrupted": self.interrupted,
         }
 
     @classmethod
@@ -134,11 +138,17 @@ class ScenarioRun:
             seen = f"{entry.get('kind')} schema {entry.get('schema')}"
             raise InvalidOption("the scenario run", seen, f"{KIND} schema {SCHEMA}")
         results = tuple(map(ScenarioResult.from_json, entry["results"]))
-        return cls(entry["environment"], results, tuple(map(Skipped.from_json, entry["skipped"])))
+        skipped = tuple(map(Skipped.from_json, entry["skipped"]))
+        return cls(entry["environment"], results, skipped, entry.get("interrupted", False))
 
     def save(self, path: Path) -> None:
         """Write it as JSON. Raises OutputUnwritable."""
         write_file_whole(path, (json.dumps(self.to_json()) + "\n").encode())
+
+
+def read_scenario_run(path: Path) -> ScenarioRun:
+    """The run that `dyx bench --scenario NAME --json FILE` wrote. Raises RecordUnreadable."""
+    return read_json_record(path, {(KIND, SCHEMA): ScenarioRun.from_json})
 
 
 @dataclass(frozen=True)

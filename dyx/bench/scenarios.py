@@ -166,14 +166,20 @@ def run_scenarios(
 
     Raises:
         BenchFailed: A worker died or answered with an error; no process is left behind.
+        KeyboardInterrupt: Before the first contender was through; else the results so far are given back, marked.
     """
     surroundings = environment()
-    results = []
+    results: list[ScenarioResult] = []
     for place, contender in enumerate(contenders):
         name = re.sub(r"[^\w.-]+", "-", f"{place + 1}-{contender.name}-{contender.backend}")
         tell = within(progress, place, len(contenders))
-        results.append(_run(contender, asked, logs and logs / name, tell))
-    return ScenarioRun(surroundings, tuple(results), tuple(skipped))
+        try:
+            results.append(_run(contender, asked, logs and logs / name, tell))
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            break
+    return ScenarioRun(surroundings, tuple(results), tuple(skipped), len(results) < len(contenders))
 
 
 def run_scenario(  # noqa: PLR0913 - the options of the command, by their names

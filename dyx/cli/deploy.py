@@ -258,16 +258,20 @@ def _check_outputs(csv_file: Path | None, plot: Path | None, save: Path | None) 
 def _scenario(bundles: list[Path], baseline: str | None, where: Where, asked: Scenario, save: str | None) -> None:
     """The part of `dyx bench` that is LoadGen's."""
     from dyx.bench import run_scenarios, scenario_table
-    from dyx.lineup import line_up
+    from dyx.lineup import check_batch, line_up
 
     with console.Steps() as steps, console.Bar(quiet=save == "-") as bar:
         lineup = line_up(bundles, baseline, where, steps)
+        check_batch(lineup.contenders, asked.batch, filled_up=True)
         run = run_scenarios(lineup.contenders, asked, skipped=lineup.skipped, progress=bar)
     if save == "-":
-        return print_json(run.to_json())
-    if save is not None:
-        run.save(Path(save))
-    return console.stdout().print(scenario_table(run.results, run.skipped))
+        print_json(run.to_json())
+    else:
+        if save is not None:
+            run.save(Path(save))
+        console.stdout().print(scenario_table(run))
+    if run.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command(epilog="Example: dyx report runs/alexnet-dy bundles/alexnet-dy bench.json --out report.html")

@@ -10,7 +10,7 @@ from typing import Any
 from dyx.bench.compare import KIND, Comparison
 from dyx.bench.pool import SWEEP, read_record
 from dyx.bundle import MANIFEST, read_bundle
-from dyx.errors import InvalidOption, NothingToReport
+from dyx.errors import NothingToReport
 from dyx.report.bundle import bundle_report
 from dyx.report.comparison import by_batch, comparison_report
 from dyx.report.page import Page, render
@@ -25,7 +25,7 @@ def page_of(places: Sequence[Path]) -> str:
 
     Raises:
         NothingToReport: A place that is none of these.
-        RunUnreadable, BundleError: A run or bundle that is not as it was written.
+        RunUnreadable, BundleError, RecordUnreadable: A run, bundle or record that is not as it was written.
         PackageMissing: matplotlib or jinja2.
     """
     found = [each for place in places for each in _found(place)]
@@ -72,10 +72,7 @@ def _comparisons(place: Path) -> Sequence[Comparison]:
     kind = _kind(place)
     if kind not in (KIND, SWEEP):
         raise NothingToReport(place, f"the file is JSON of {f'kind {kind}' if kind else 'no kind'}, not {KIND}")
-    try:
-        return read_record(place)
-    except (InvalidOption, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NothingToReport(place, f"its {kind} record is not one that this dyx reads ({error})") from error
+    return read_record(place)
 
 
 def _kind(place: Path) -> str | None:

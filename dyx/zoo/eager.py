@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dyx.checkpoint import read_checkpoint
@@ -12,6 +14,7 @@ from dyx.nn.framework import paddle
 from dyx.runs import SIDECAR, Run, read_sidecar
 from dyx.runtime.runner import Contract, Runner
 from dyx.tensors import BATCH, TensorSpec
+from dyx.zoo import find_model
 from dyx.zoo.source import Source, load_source, load_trained
 from dyx.zoo.weights import draw_weights, load_weights
 
@@ -78,14 +81,28 @@ def open_run(run: Run, device: str = "auto", threads: int | None = None) -> Eage
 
 
 def open_eager(
-    model: str, temperature: float | None = None, device: str = "auto", threads: int | None = None
+    model: str,
+    *,
+    shape: Sequence[int] | None = None,
+    classes: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> EagerRunner:
     """A zoo model with seeded weights, in eager mode: the speed does not depend on their values.
 
+    Args:
+        model: Its name.
+        shape: Of its input, `(3, H, W)`; the model's own by default.
+        classes: How many logits it has; by default one per class of the data set that it is made for.
+        device: "cpu", "gpu" or "auto", which is a GPU where there is one.
+        threads: On a CPU; all usable cores by default.
+
     Raises:
-        UnknownName, PackageMissing, DeviceMissing.
+        UnknownName, InvalidOption, PackageMissing, DeviceMissing.
     """
-    source = load_source(model)
+    channels, height, width = shape or find_model(model).shape
+    source = load_source(model, (channels, height, width), classes=classes)
+    source = replace(source, labels=source.labels or tuple(map(str, range(classes or 0))))
     draw_weights(source.network, source.shape, seed=0)
-    set_temperature(source.network, temperature)
+    set_temperature(source.network, None)
     return EagerRunner(source, device=device, threads=threads)

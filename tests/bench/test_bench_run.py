@@ -314,3 +314,9 @@ def test_place_for_the_result_is_checked_before_measuring(tmp_path: Path) -> Non
     for path, words in ((tmp_path, "it is a folder"), (tmp_path / "nowhere" / "run.json", "there is no folder")):
         with pytest.raises(OutputUnwritable, match=words):
             check_writable(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_file_is_told_even_to_who_may_write_everywhere() -> None:
+    with pytest.raises(OutputUnwritable, match=r"cannot write /proc/run\.json: "):
+        check_writable(Path("/proc/run.json"))

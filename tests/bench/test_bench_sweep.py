@@ -36,7 +36,7 @@ from dyx.bench.samples import Turn, last_windows
 from dyx.bench.stats import median_interval, speed_ratio
 from dyx.bench.sweep import is_out_of_memory
 from dyx.bundle import Bundle
-from dyx.errors import BenchFailed, InvalidOption, RatioMissed, UnlikeMachines
+from dyx.errors import BenchFailed, InvalidOption, RatioMissed, RecordUnreadable, UnlikeMachines
 
 
 def sides(bundle: Bundle, threads: int = 1) -> list[Contender]:
@@ -109,18 +109,21 @@ def test_when_and_where_a_record_was_taken_does_not_matter(swept: tuple[Comparis
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "can be read"),
-        ("[]", "dyx-bench, or dyx-bench-sweep schema 1"),
-        ('{"kind": "else", "schema": 3}', "which holds else schema 3"),
-        ('{"kind": "dyx-bench", "schema": 9}', "dyx-bench schema 9"),
-        ('{"kind": "dyx-bench-sweep", "schema": 9}', "dyx-bench-sweep schema 9"),
+        ("{", "it is no JSON that can be read"),
+        ("[]", "it holds no kind of record, not dyx-bench schema 1 or dyx-bench-sweep schema 1"),
+        ('{"kind": "else", "schema": 3}', "it holds else schema 3, not dyx-bench schema 1"),
+        ('{"kind": ["else"], "schema": {}}', "not dyx-bench schema 1"),
+        ('{"kind": "dyx-bench", "schema": 9}', "it holds dyx-bench schema 9, not dyx-bench schema 1"),
+        ('{"kind": "dyx-bench-sweep", "schema": 9}', "it holds dyx-bench-sweep schema 9"),
+        ('{"kind": "dyx-bench", "schema": 1}', "its dyx-bench is not whole .KeyError: 'settings'"),
+        ('{"kind": "dyx-bench-sweep", "schema": 1, "comparisons": [{}]}', "its dyx-bench-sweep is not whole"),
     ],
 )
 def test_other_files_are_no_records(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "r.json").write_text(content)
-    with pytest.raises(InvalidOption, match=said):
+    with pytest.raises(RecordUnreadable, match=said):
         read_record(tmp_path / "r.json")
-    with pytest.raises(InvalidOption, match="can be read"):
+    with pytest.raises(RecordUnreadable, match="can be read"):
         read_record(tmp_path / "none.json")
 
 

@@ -168,11 +168,13 @@ def test_a_result_and_its_table_come_back_from_json(tiny_bundle: Bundle, openers
     assert saved["results"][0]["versions"]["mlcommons-loadgen"] and saved["environment"]["cpu"]["usable_cores"] >= 1
     assert saved["results"][1]["settings"]["server_target_qps"] == 20_000
     assert saved["results"][1]["own"]["percentiles_ms"] == run.results[1].own_percentiles_ms
-    assert ScenarioRun.from_json(saved) == run
+    assert ScenarioRun.from_json(saved) == run and not run.interrupted
+    del saved["interrupted"]
+    assert ScenarioRun.from_json(saved) == run, "as records had none before"
     assert [share for _, share in told] == sorted(share for _, share in told) and told[-1][1] < 1
     with pytest.raises(InvalidOption, match="the scenario run is 'dyx-bench schema 1'"):
         ScenarioRun.from_json({"kind": "dyx-bench", "schema": 1})
-    shown = _shown(scenario_table(run.results, run.skipped))
+    shown = _shown(scenario_table(run))
     for words in ("completed/s", "INVALID", "tiny on odd is INVALID:", "Too many", "not in turns", "not here"):
         assert words in shown
 
@@ -253,6 +255,20 @@ def test_ctrl_c_ends_the_worker(openers: str, tmp_path: Path, is_running: IsRunn
     with pytest.raises(KeyboardInterrupt):
         run_scenario(odd(openers, pid_file=str(pid_file)), "server", seconds=60, progress=interrupt)
     assert not is_running(pid_file)
+
+
+def test_ctrl_c_keeps_the_contenders_that_were_through(openers: str, tmp_path: Path, is_running: IsRunning) -> None:
+    sides = [odd(openers), odd(openers, pid_file=str(tmp_path / "pid")), odd(openers)]
+
+    def interrupt(text: str, share: float) -> None:
+        if text.endswith("single-stream") and share > 1 / 3:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    run = run_scenarios(sides, Scenario.of("single-stream", seconds=1.0), progress=interrupt)
+    assert (len(run.results), run.interrupted) == (1, True)
+    assert not is_running(tmp_path / "pid")
+    assert ScenarioRun.from_json(json.loads(json.dumps(run.to_json()))).interrupted
+    assert "interrupted: those who would have come later are missing" in _shown(scenario_table(run))
 
 
 @pytest.mark.parametrize(

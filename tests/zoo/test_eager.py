@@ -22,6 +22,12 @@ def test_eager_network_is_the_exported_one(dy_bundle: Path) -> None:
         assert (eager.backend, eager.device) == ("paddle-eager", "cpu")
 
 
+def test_eager_network_takes_another_shape_and_tells_other_classes() -> None:
+    with open_eager("resnet18", shape=[3, 64, 64], classes=7, device="cpu") as eager:
+        assert eager.contract.input.shape == ("batch", 3, 64, 64)
+        assert eager.run(np.zeros((2, 3, 64, 64), np.float32)).shape == (2, 7)
+
+
 def test_gpu_that_is_not_there_is_named() -> None:
     import paddle
 
