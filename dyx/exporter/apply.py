@@ -49,6 +49,8 @@ def apply_plan(plan: Plan, network: Any, inputs: Mapping[str, tuple[np.ndarray, 
             replace_layer(static, decision.site.path, build_checked(decision, network, inputs, shared))
             for path in decision.offer.takes:
                 replace_layer(static, path, nn.Identity())
+    for giver, reader in plan.joined:
+        layer_at(static, giver).gives_positions = layer_at(static, reader).reads_positions = True
     drop_dropout(static)
     static.eval()
     return static

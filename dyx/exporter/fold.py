@@ -10,6 +10,7 @@ import numpy as np
 
 from dyx.errors import InvalidOption, ModelUnusable
 from dyx.exporter.apply import apply_plan
+from dyx.exporter.join import join
 from dyx.exporter.plan import AUTO, make_plan
 from dyx.exporter.rule import Target, check_target
 from dyx.exporter.trace import trace_sites
@@ -55,8 +56,9 @@ def fold(
     check_layers(reference)
     set_temperature(reference, temperature)
     image = varied_images(shape or _own_shape(reference), _TRACED_IMAGES, np.random.default_rng(0))
-    trace = trace_sites(reference, image.astype(np.float64), type(layer).__name__, logits=False)
-    plan = make_plan(trace.sites, target, (rule,), type(layer).__name__)
+    name, traced = type(layer).__name__, image.astype(np.float64)
+    trace = trace_sites(reference, traced, name, logits=False)
+    plan = join(make_plan(trace.sites, target, (rule,), name), reference, traced, name)
     return apply_plan(plan, reference, trace.inputs).to(dtype="float32")[0]
 
 

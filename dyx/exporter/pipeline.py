@@ -21,6 +21,7 @@ from dyx.errors import ConversionFailed, InvalidOption, ParityMissed
 from dyx.exporter.apply import apply_plan
 from dyx.exporter.bisect import first_difference, layer_errors
 from dyx.exporter.calibration import Calibration, approximation_of, mean_attentions, read_calibration
+from dyx.exporter.join import join
 from dyx.exporter.plan import Plan, make_plan
 from dyx.exporter.rule import Site, Target
 from dyx.exporter.settings import ExportSettings, backend_of_format
@@ -148,10 +149,12 @@ def _plan(model: str, settings: ExportSettings, progress: Progress) -> Planned:
     reference.eval()
     progress("tracing")
     images, _ = _pool(source, settings.seed)
-    trace = trace_sites(reference, images[: max(len(images) // _TRACED_SHARE, _TRACED_LEAST)].astype(np.float64), model)
+    traced = images[: max(len(images) // _TRACED_SHARE, _TRACED_LEAST)].astype(np.float64)
+    trace = trace_sites(reference, traced, model)
     calibration = _calibration(source, settings, progress)
     sites = _calibrated(trace.sites, source.network, calibration)
     chosen = make_plan(sites, settings.target(source.tune_batch), settings.fold, model)
+    chosen = join(chosen, reference, traced, model)
     notes += [f"{path} is never reached by the forward and stays as it is" for path in trace.uncalled]
     notes += dict.fromkeys(decision.offer.note for decision in chosen.decisions if decision.offer.note)
     return Planned(source, reference, checkpoint, sidecar, trace, chosen, temperatures, calibration, tuple(notes))

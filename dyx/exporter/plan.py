@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
-from dyx.exporter.rule import MACHINES, Offer, Refusal, Site, Target
+from dyx.exporter.rule import MACHINES, STATIC, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
+from dyx.exporter.rules.conv import AS_IT_STANDS
 
 AUTO = "auto"
 
@@ -51,10 +52,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """A decision per site, and what they were made for."""
+    """What folds each site, and what that was decided for.
+
+    Attributes:
+        target: Batch sizes, backend, formats.
+        decisions: One per dynamic layer, and one per static convolution that is rewritten.
+        joined: Paths of two such layers between which a map keeps its positions first.
+    """
 
     target: Target
     decisions: tuple[Decision, ...]
+    joined: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in `dyx.json`."""
@@ -63,6 +71,7 @@ class Plan:
             "tune_batch": self.target.priced_batch,
             "tune_backend": self.target.backend,
             "sites": [decision.to_json() for decision in self.decisions],
+            "joined": [list(pair) for pair in self.joined],
         }
 
     @property
@@ -92,7 +101,16 @@ def make_plan(sites: Sequence[Site], target: Target, requested: Sequence[str] = 
         FoldRefused: A site that no rule, or not the rule asked for, accepts.
     """
     forced = _forced(requested, [site.kind for site in sites], name)
-    return Plan(target, tuple(_decide(site, target, forced.get(site.kind)) for site in sites))
+    decisions = [_decide(site, target, forced.get(site.kind)) for site in sites]
+    return Plan(target, tuple(found for found in decisions if not _stays(found, decisions, forced)))
+
+
+def _stays(decision: Decision, decisions: Sequence[Decision], forced: Mapping[str, str]) -> bool:
+    """Whether a static convolution is left alone: nothing is cheaper, or a dynamic layer takes it."""
+    if decision.site.kind != STATIC:
+        return False
+    unchanged = decision.rule == AS_IT_STANDS and STATIC not in forced
+    return unchanged or any(decision.site.path in other.offer.takes for other in decisions)
 
 
 def check_rules(requested: Sequence[str]) -> None:

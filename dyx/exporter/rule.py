@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from dyx.errors import InvalidOption
 from dyx.exporter.algebra import Affine
 from dyx.exporter.folded.constants import SharedConstants
+from dyx.parity import TOLERANCE
 
 if TYPE_CHECKING:
     import numpy as np
 
 FLOAT_BYTES = 4
+STATIC = "conv"
+"""The kind of sites that are static convolutions."""
 MEAN_ATTENTION = "mean-attention"
 """The strategy, of any kind, that fixes attention at its mean over calibration images."""
 
@@ -27,12 +30,14 @@ class Target:
         tune_batch: The batch size that costs are counted at.
         backend: The backend that costs are priced for.
         formats: The formats that the one static network is exported to.
+        tolerance: What parity will allow, as a share of max |y|; rules that round more refuse.
     """
 
     batch: int | None = None
     tune_batch: int = 512
     backend: str = "onnxruntime"
     formats: tuple[str, ...] = ("paddle", "onnx")
+    tolerance: float = TOLERANCE
 
     @property
     def priced_batch(self) -> int:
@@ -60,6 +65,8 @@ class Neighbour:
 @dataclass(frozen=True)
 class Site:
     """A place where a rule may fold: a dynamic layer, and the static layers that it alone feeds or is fed by.
+
+    A static convolution that rules may rewrite is a site too, of kind "conv".
 
     Attributes:
         path: Of the layer, as its network names it.
@@ -112,6 +119,7 @@ class Offer:
         build: Builds it: a Paddle Layer in the current default dtype. It is given the constants that the layers of
             one static network share.
         takes: Paths of the neighbours that it computes too.
+        by_positions: Whether the layer can read and give maps with their positions first, `(H · W, B, C)`.
         computed_kernel: Whether that is a convolution whose kernel is no constant; it takes one row at a time.
         lossy: Whether it only approximates the layer. Such an offer is taken on request alone.
         note: What the user should hear of it, in words; "" for nothing.
@@ -121,6 +129,7 @@ class Offer:
     form: str
     build: Callable[[SharedConstants], Any]
     takes: tuple[str, ...] = ()
+    by_positions: bool = False
     computed_kernel: bool = False
     lossy: bool = False
     note: str = ""

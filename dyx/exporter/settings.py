@@ -61,7 +61,7 @@ class ExportSettings:
     def target(self, usual_batch: int = 1) -> Target:
         """What the plan is made for, where the network is usually priced at this batch size."""
         tune_batch = usual_batch if self.tune_batch is None else self.tune_batch
-        return Target(self.batch, tune_batch, self.tune_backend, tuple(self.formats))
+        return Target(self.batch, tune_batch, self.tune_backend, tuple(self.formats), self.tolerance)
 
     def folder(self, model: str) -> Path:
         """Where the bundle of a model goes."""

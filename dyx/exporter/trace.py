@@ -12,9 +12,11 @@ import numpy as np
 
 from dyx.errors import DyxError, ModelUnusable
 from dyx.exporter.algebra import Affine
-from dyx.exporter.rule import Neighbour, Site
+from dyx.exporter.rule import STATIC, Neighbour, Site
 from dyx.nn.adapters import adapter_of, dynamic_layers
+from dyx.nn.experts import Experts
 from dyx.nn.framework import nn, paddle
+from dyx.nn.geometry import Geometry
 from dyx.nn.reading import array_of, optional_array_of
 
 
@@ -68,14 +70,19 @@ def trace_sites(network: Any, image: np.ndarray, name: str, *, logits: bool = Tr
     dynamic = dynamic_layers(network)
     called: dict[str, Call] = {}
     for call in calls:
-        if call.path in dynamic:
+        if call.path in dynamic or _is_rewritable(call, calls):
             called.setdefault(call.path, call)
-    links = _confirmed(network, x, output, _links(called.values(), calls))
+    links = confirmed(network, x, output, _links(called.values(), calls))
     sites = tuple(_site(call, links) for call in called.values())
     inputs = {path: _arrays(call) for path, call in called.items()}
     inputs |= {link.producer.path: _arrays(link.producer) for link in links if link.consumer.path in called}
     uncalled = tuple(path for path in dynamic if path not in called)
     return Trace(sites, inputs, uncalled, tuple(output.shape[1:]))
+
+
+def _is_rewritable(call: Call, calls: Sequence[Call]) -> bool:
+    """Whether a call is that of a static convolution which rules may rewrite: made once, and a plain one."""
+    return static_conv(call.layer) is not None and sum(other.layer is call.layer for other in calls) == 1
 
 
 def _arrays(call: Call) -> tuple[np.ndarray, ...]:
@@ -128,14 +135,34 @@ def _check_output(name: str, output: Any, batch: int, *, logits: bool) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Link:
+class Link:
     """A call whose output another call takes as its input, the very tensor."""
 
     producer: Call
     consumer: Call
 
 
-def _links(called: Iterable[Call], calls: Sequence[Call]) -> list[_Link]:
+def static_conv(layer: Any) -> Experts | None:
+    """A static convolution of stride 1 as one expert; None for any other layer."""
+    if type(layer) is not nn.Conv2D or layer._padding_mode != "zeros" or layer._data_format != "NCHW":
+        return None
+    kernel, stride, padding, dilation = layer._kernel_size, layer._stride, layer._padding, layer._dilation
+    if set(stride) | set(dilation) != {1} or layer._groups != 1 or max(kernel) == 1 or not _is_numbers(padding):
+        return None
+    bias = optional_array_of(layer, "bias")
+    geometry = Geometry(tuple(kernel), tuple(stride), _pair(padding), tuple(dilation), 1)
+    return Experts(array_of(layer, "weight")[None], None if bias is None else bias[None], geometry)
+
+
+def _is_numbers(padding: Any) -> bool:
+    return isinstance(padding, int) or (len(padding) == 2 and all(isinstance(one, int) for one in padding))
+
+
+def _pair(padding: Any) -> tuple[int, int]:
+    return (padding, padding) if isinstance(padding, int) else tuple(padding)
+
+
+def _links(called: Iterable[Call], calls: Sequence[Call]) -> list[Link]:
     """What may stand beside each dynamic layer: a static layer before it, and a chain of them after it."""
     count = Counter(id(call.layer) for call in calls)
     once = [call for call in calls if count[id(call.layer)] == 1]
@@ -143,13 +170,14 @@ def _links(called: Iterable[Call], calls: Sequence[Call]) -> list[_Link]:
     for site in called:
         if count[id(site.layer)] != 1:
             continue
-        feeds = [call for call in once if call.output is site.input and _kind(call.layer) in _BEFORE]
-        links += [_Link(call, site) for call in feeds if not _follows_dynamic(call, calls)]
+        if adapter_of(site.layer) is not None:
+            feeds = [call for call in once if call.output is site.input and _kind(call.layer) in _BEFORE]
+            links += [Link(call, site) for call in feeds if not _follows_dynamic(call, calls)]
         producer, chain = site, _AFTER
         while chain and (consumer := _one([call for call in once if call.input is producer.output])):
             if _kind(consumer.layer) not in chain:
                 break
-            links.append(_Link(producer, consumer))
+            links.append(Link(producer, consumer))
             producer, chain = consumer, chain[_kind(consumer.layer)]
     return links
 
@@ -166,8 +194,9 @@ def _one(calls: list[Call]) -> Call | None:
 _BEFORE = ("conv", "batch-norm")
 """What a rule may take that stands before a dynamic layer."""
 
-_AFTER: dict[str, Any] = {"batch-norm": {}, "relu": {"max-pool": {}}, "max-pool": {}}
-"""Chains of static layers that a rule may take with a dynamic layer."""
+_ACTIVATION: dict[str, Any] = {"relu": {"max-pool": {}}, "max-pool": {}}
+_AFTER: dict[str, Any] = {"batch-norm": _ACTIVATION, **_ACTIVATION}
+"""Chains of static layers that a rule may take with the layer before them."""
 
 
 def _kind(layer: Any) -> str:
@@ -177,15 +206,15 @@ def _kind(layer: Any) -> str:
     return {nn.Conv2D: "conv", nn.ReLU: "relu", nn.MaxPool2D: "max-pool"}.get(type(layer), "")
 
 
-def _site(call: Call, links: Sequence[_Link]) -> Site:
+def _site(call: Call, links: Sequence[Link]) -> Site:
     adapter = adapter_of(call.layer)
-    assert adapter is not None  # sites are made of dynamic layers only
+    read = static_conv if adapter is None else adapter.read
     before = [link.producer for link in links if link.consumer is call]
     return Site(
         path=call.path,
-        kind=adapter.kind,
+        kind=STATIC if adapter is None else adapter.kind,
         class_name=type(call.layer).__name__,
-        layer=adapter.read(call.layer),
+        layer=read(call.layer),
         input_shape=tuple(call.input.shape[1:]),
         output_shape=tuple(call.output.shape[1:]),
         before=_neighbour(before[0]) if before else None,
@@ -193,10 +222,10 @@ def _site(call: Call, links: Sequence[_Link]) -> Site:
     )
 
 
-def _chain(call: Call, links: Sequence[_Link]) -> Iterator[Call]:
+def _chain(call: Call, links: Sequence[Link]) -> Iterator[Call]:
     """The static layers after a call, as far as links lead."""
     following = {id(link.producer): link.consumer for link in links}
-    while (found := following.get(id(call))) and adapter_of(found.layer) is None:
+    while (found := following.get(id(call))) and _kind(found.layer) not in ("", "conv"):
         yield found
         call = found
 
@@ -206,17 +235,17 @@ def _neighbour(call: Call) -> Neighbour:
     return Neighbour(call.path, kind, call.layer, _affine(call.layer) if kind == "batch-norm" else None)
 
 
-def _confirmed(network: Any, x: Any, output: Any, links: Sequence[_Link]) -> list[_Link]:
+def confirmed(network: Any, x: Any, output: Any, links: Sequence[Link]) -> list[Link]:
     """The links whose consumer is the only one. All are tried at once; where that fails, each half on its own."""
     if not links or _only_consumers(network, x, output, links):
         return list(links)
     if len(links) == 1:
         return []
     half = len(links) // 2
-    return [link for part in (links[:half], links[half:]) for link in _confirmed(network, x, output, part)]
+    return [link for part in (links[:half], links[half:]) for link in confirmed(network, x, output, part)]
 
 
-def _only_consumers(network: Any, x: Any, output: Any, links: Sequence[_Link]) -> bool:
+def _only_consumers(network: Any, x: Any, output: Any, links: Sequence[Link]) -> bool:
     """Whether nothing but its consumer reads what each producer makes.
 
     Layer hooks do not see functional consumers (`bn(y) + y.mean()`). So each producer hands out a decoy, and its

@@ -30,8 +30,12 @@ class FoldedRouting(Layer):
         constant(self, "fc2_bias", routing.fc2_bias)
 
     def forward(self, x: Any) -> Any:
-        """Weights `(B, K)`."""
-        hidden = functional.relu(functional.conv2d(self.pool(x), self.fc1_weight, self.fc1_bias))
+        """Weights `(B, K)` of a map."""
+        return self.of_means(self.pool(x))
+
+    def of_means(self, means: Any) -> Any:
+        """Weights `(B, K)` of the means `(B, C, 1, 1)` of a map."""
+        hidden = functional.relu(functional.conv2d(means, self.fc1_weight, self.fc1_bias))
         scores = functional.conv2d(hidden, self.fc2_weight, self.fc2_bias)
         return functional.softmax(scores.reshape([0, self.experts]), axis=-1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dyx.exporter.rule import FoldRule
-from dyx.exporter.rules import condconv, dyconv, gate, kernelwarehouse, na, odconv
+from dyx.exporter.rules import condconv, conv, dyconv, gate, kernelwarehouse, na, odconv
 
 RULES: tuple[FoldRule, ...] = (
     *dyconv.RULES,
@@ -12,4 +12,5 @@ RULES: tuple[FoldRule, ...] = (
     *kernelwarehouse.RULES,
     *gate.RULES,
     *na.RULES,
+    *conv.RULES,
 )

@@ -24,4 +24,4 @@ def mixture(site: Site) -> Mixture:
     return Mixture(None, scaled, mixed, affine.shift)
 
 
-RULES = expert_rules("condconv", mixture)
+RULES = expert_rules("condconv", mixture, competing=False)

@@ -20,4 +20,4 @@ def mixture(site: Site) -> Mixture:
     return Mixture(routing, weight, bias, None)
 
 
-RULES = expert_rules("dyconv", mixture)
+RULES = expert_rules("dyconv", mixture, competing=True)

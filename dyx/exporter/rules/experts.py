@@ -9,6 +9,7 @@
   whatever the size of the map; memory for one kernel per sample. For a batch frozen to 1, and ONNX alone, the mixed
   kernel goes into an ordinary convolution instead: Paddle Inference with oneDNN keeps the kernel of its first call for
   all later ones, and answers wrongly from the second image on.
+- `winograd`: fewer products in a transform domain, with the mixture inside; see `winograd.py`.
 - `mean-attention`: **lossy**. With `ā_k`, the mean of `a_k` over calibration images, in place of `a_k` the kernel
   `Σ_k ā_k W_k` and the bias `Σ_k ā_k b_k + t` are constants of a static convolution.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -26,6 +28,7 @@ from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.experts import AggregateKernel, ComputedKernel, MixInputs, MixOutputs
 from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rules.winograd import winograd
 
 KERNELS_LIMIT_BYTES = 2**30
 """How much memory one layer's per-sample kernels may take at the batch planned for."""
@@ -48,17 +51,19 @@ class Mixture:
     offset: np.ndarray | None
 
 
-def expert_rules(kind: str, mixture: Callable[[Site], Mixture]) -> tuple[FoldRule, ...]:
+def expert_rules(kind: str, mixture: Callable[[Site], Mixture], *, competing: bool) -> tuple[FoldRule, ...]:
     """The rules for one kind of layer.
 
     Args:
         kind: Kind of layer.
         mixture: Reads a site whose `layer` is an `Experts`; called when a fold is built, not before.
+        competing: Whether the weights of one sample sum to one.
     """
-    strategies = {
+    strategies: dict[str, Callable[..., Offer | Refusal]] = {
         "mix-outputs": _mix_outputs,
         "mix-inputs": _mix_inputs,
         "aggregate-kernel": _aggregate_kernel,
+        "winograd": partial(winograd, competing=competing),
         MEAN_ATTENTION: _mean_attention,
     }
 

@@ -91,7 +91,8 @@ def _reads(site: Site) -> int:
 
 
 def _after(site: Site, kind: str) -> Neighbour | None:
-    return next((found for found in site.after if found.kind == kind), None)
+    """The neighbour of a kind; behind a batch norm there is none for a gate."""
+    return None if site.affine else next((found for found in site.after if found.kind == kind), None)
 
 
 def _pooled(site: Site, pool: Neighbour) -> Any:

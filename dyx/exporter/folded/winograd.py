@@ -1,0 +1,167 @@
+"""Convolutions in a transform domain, on maps whose positions come first.
+
+A map `(B, C, H, W)` is held as *positions* `(H · W, B, C)`: transforms along an axis are then products with a constant
+matrix from the left, every product of the domain is a matmul over the whole batch, and what is mixed per sample is a
+product with `(1, B, 1)`. Layers that follow each other keep that form between them.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dyx.exporter.folded.constants import SharedConstants, constant
+from dyx.exporter.winograd import Axis
+from dyx.nn.framework import Layer, functional, paddle
+
+
+def to_positions(x: Any) -> Any:
+    """`(H · W, B, C)` of a map `(B, C, H, W)`."""
+    return x.flatten(2).transpose([2, 0, 1])
+
+
+def from_positions(x: Any, size: tuple[int, ...]) -> Any:
+    """The map `(B, C, H, W)` of positions `(H · W, B, C)`."""
+    return x.transpose([1, 2, 0]).reshape([0, x.shape[2], *size])
+
+
+class PositionsPool(Layer):
+    """Max pooling without padding along both axes, one after the other.
+
+    Args:
+        size: Of the map that it reads.
+        kernel: Of its windows, per axis.
+        stride: Per axis.
+    """
+
+    def __init__(self, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.size = tuple((n - k) // s + 1 for n, k, s in zip(size, kernel, stride, strict=True))
+
+    def forward(self, x: Any) -> Any:
+        """`(H', W', …)` of `(H, W, …)`."""
+        for axis in (0, 1):
+            reach, step = self.stride[axis] * (self.size[axis] - 1) + 1, self.stride[axis]
+            windows = [
+                paddle.strided_slice(x, [axis], [start], [start + reach], [step]) for start in range(self.kernel[axis])
+            ]
+            x = reduce(paddle.maximum, windows)
+        return x
+
+
+class Winograd(Layer):
+    """`Σ_k a_k (W_k * x + b_k) + t`, then maybe ReLU and max pooling, computed from products in a transform domain.
+
+    Args:
+        routing: What makes the weights `(B, K)`; None where they come beside x, or K is 1.
+        factors: `(K, R_h, R_w, C_in, C_out)`, of `winograd.kernel_factors`.
+        bias: `(K, C_out)` or None.
+        offset: t, `(C_out,)`, or None.
+        axes: Of the map, down and across.
+        shared: Holds the transforms.
+        competing: Whether weights sum to one: then the last expert is not scaled, the others are differences to it.
+        relu: Whether a ReLU follows.
+        pool: The pooling that follows, or None.
+
+    Attributes:
+        reads_positions: Whether x comes as positions.
+        gives_positions: Whether the answer goes as positions.
+    """
+
+    def __init__(  # noqa: PLR0913 - what one layer does, and nothing else
+        self,
+        routing: Any,
+        factors: np.ndarray,
+        bias: np.ndarray | None,
+        offset: np.ndarray | None,
+        axes: tuple[Axis, Axis],
+        shared: SharedConstants,
+        *,
+        competing: bool = False,
+        relu: bool = False,
+        pool: PositionsPool | None = None,
+    ) -> None:
+        super().__init__()
+        self.routing, self.relu, self.pool = routing, relu, pool
+        self.reads_positions = self.gives_positions = False
+        self.experts, (self.channels_in, self.channels_out) = len(factors), factors.shape[3:]
+        self.scaled = self.experts - 1 if competing or self.experts == 1 else self.experts
+        self.points = tuple(len(axis.read) for axis in axes)
+        self.size = tuple(len(axis.write) for axis in axes)
+        if self.experts > self.scaled:
+            factors = np.concatenate([factors[:-1] - factors[-1:], factors[-1:]])
+        self.grid = [factors.shape[1], axes[0].tiles, factors.shape[2]]
+        if axes[0].tiles == 1:
+            self.grid = [factors.shape[1] * factors.shape[2]]
+        for number, factor in enumerate(factors):
+            # All tiles down a column take the same factors: an axis of one stands for them.
+            lead = [len(factor), 1, factor.shape[1]] if len(self.grid) > 1 else self.grid
+            constant(self, f"factor{number}", factor.reshape(*lead, *factor.shape[2:]))
+        for name, axis in zip("hw", axes, strict=True):
+            self._give(shared, f"read_{name}", axis.read)
+            self._give(shared, f"write_{name}", axis.write)
+        self.bias = self.offset = None
+        if bias is not None:
+            constant(self, "bias", bias)
+        if offset is not None:
+            constant(self, "offset", offset[None, None])
+
+    def _give(self, shared: SharedConstants, name: str, matrix: np.ndarray) -> None:
+        shared.give(self, name, f"{matrix.shape} {matrix.tobytes().hex()}", lambda: matrix)
+
+    def forward(self, x: Any, attention: Any = None) -> Any:
+        """`(B, C_out, H', W')` of `(B, C_in, H, W)`, either as positions where that was agreed on."""
+        x = x if self.reads_positions else to_positions(x)
+        if self.routing is not None:
+            attention = self.routing.of_means(position_means(x))
+        y = self._written(self._multiplied(self._read(x), attention))
+        # Max pooling and ReLU commute, and both with what is added to a whole channel: the smaller map comes first.
+        y = y if self.pool is None else self.pool(y)
+        size = self.size if self.pool is None else self.pool.size
+        y = self._with_bias(y.reshape([prod(size), -1, self.channels_out]), attention)
+        y = functional.relu(y) if self.relu else y
+        return y if self.gives_positions else from_positions(y, size)
+
+    def _read(self, x: Any) -> Any:
+        """Positions to factors `(points, B, C_in)`."""
+        rows = paddle.matmul(self.read_h, x.reshape([self.read_h.shape[1], -1]))
+        factors = paddle.matmul(self.read_w, rows.reshape([self.points[0], self.read_w.shape[1], -1]))
+        return factors.reshape([prod(self.points), -1, self.channels_in])
+
+    def _multiplied(self, x: Any, attention: Any) -> Any:
+        """Factors to products, mixed."""
+        found = None
+        for number in range(self.experts):
+            one = x
+            if number < self.scaled:
+                # In 3-D: Paddle's oneDNN takes fifty times as long for a broadcast of more axes.
+                one = x * attention[:, number].reshape([1, -1, 1])
+            factors = one.reshape([*self.grid, -1, self.channels_in])
+            product = paddle.matmul(factors, getattr(self, f"factor{number}"))
+            found = product if found is None else found + product
+        return found
+
+    def _written(self, products: Any) -> Any:
+        """Products to outputs `(H', W', B · C_out)`."""
+        columns = paddle.matmul(self.write_w, products.reshape([*self.points, -1]))
+        y = paddle.matmul(self.write_h, columns.reshape([self.points[0], -1]))
+        return y.reshape([*self.size, -1])
+
+    def _with_bias(self, y: Any, attention: Any) -> Any:
+        if self.bias is not None:
+            y = y + paddle.matmul(attention, self.bias).reshape([1, -1, self.channels_out])
+        return y if self.offset is None else y + self.offset
+
+
+def position_means(x: Any) -> Any:
+    """Means over positions, `(B, C, 1, 1)`, of `(positions, B, C)`.
+
+    As a product with a constant: a reduction over the first axis falls back to a plain kernel in Paddle's oneDNN.
+    """
+    count, channels = x.shape[0], x.shape[2]
+    weight = paddle.full([1, count], 1.0 / count, x.dtype)
+    return paddle.matmul(weight, x.reshape([count, -1])).reshape([-1, channels, 1, 1])

@@ -1,0 +1,173 @@
+"""Stride-1 convolutions, static or with K experts, by fewer products in a transform domain.
+
+`y = write · (Σ_k a_k (factors_k ⊙ read · x))`: the transforms do not depend on the expert, so the mixture happens
+inside the domain. Where weights sum to one, `Σ_k a_k F_k = F_K + Σ_{k<K} a_k (F_k - F_K)`: one expert less is scaled.
+A batch norm goes into factors and biases; ReLU and an unpadded max pooling are done on the positions at hand. How the
+matrices come about, and why their float32 errors stay small, is told in `exporter/winograd.py`.
+
+Offered are the tiles whose error, measured on one layer, leaves room for the other layers' under the tolerance, and
+whose factors, 100/9 times the kernel at 7 outputs a tile, are not too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from dyx.exporter.folded.constants import SharedConstants
+from dyx.exporter.folded.winograd import PositionsPool, Winograd
+from dyx.exporter.rule import FLOAT_BYTES, MACHINES, Cost, Neighbour, Offer, Refusal, Site, Target
+from dyx.exporter.winograd import FACTORS, Axis, axis_of, kernel_factors, rounding_error, tile
+
+if TYPE_CHECKING:
+    from dyx.exporter.rules.experts import Mixture
+
+FACTORS_LIMIT_BYTES = 2**28
+"""How much one layer's factors may take in the file and in memory."""
+ERROR_SHARE = 1 / 4
+"""How much of the tolerance one layer's rounding may take."""
+_TAPS = range(2, 6)
+
+
+def winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture], *, competing: bool) -> Offer | Refusal:
+    """The cheapest tiles that fit, or why there are none.
+
+    Args:
+        site: Whose `layer` is an `Experts`.
+        target: What costs are priced for.
+        mixture: Reads it when the fold is built.
+        competing: Whether weights sum to one.
+    """
+    if reason := _misfit(site):
+        return Refusal(reason)
+    taps = site.layer.geometry.kernel
+    found: list[tuple[Axis, Axis]] = []
+    reason = "no tile is small enough for its kernel"
+    for inputs in FACTORS:
+        if inputs <= max(taps):
+            continue
+        axes = _axes(site, inputs)
+        wrong = _too_inexact(inputs, max(taps), target) or _too_large(site, axes)
+        reason = wrong or reason
+        found += [] if wrong else [axes]
+    if not found:
+        return Refusal(reason)
+    machine = MACHINES[target.backend]
+    axes = min(found, key=lambda axes: machine.seconds(winograd_cost(site, target, axes, competing=competing)))
+    return _offer(site, target, mixture, axes, competing=competing)
+
+
+def _misfit(site: Site) -> str | None:
+    """Why a convolution is none that tiles are made for."""
+    geometry = site.layer.geometry
+    if set(geometry.stride) | set(geometry.dilation) != {1}:
+        return f"its stride is {list(geometry.stride)} and its dilation {list(geometry.dilation)}; tiles need 1"
+    if geometry.groups != 1:
+        return f"it has {geometry.groups} groups; products between channels would be few"
+    if isinstance(geometry.padding, str):
+        return f"its padding is {geometry.padding!r}, not numbers"
+    if len(set(geometry.kernel)) > 1 or geometry.kernel[0] not in _TAPS:
+        return f"its kernel is {list(geometry.kernel)}; tiles are for squares of {_TAPS[0]} to {_TAPS[-1]}"
+    return None
+
+
+def _axes(site: Site, inputs: int) -> tuple[Axis, Axis]:
+    geometry = site.layer.geometry
+    rows, columns = (
+        axis_of(tile(inputs, taps), size, padding)
+        for taps, size, padding in zip(geometry.kernel, site.input_shape[1:], geometry.padding, strict=True)
+    )
+    return rows, columns
+
+
+def _too_inexact(inputs: int, taps: int, target: Target) -> str | None:
+    error, allowed = rounding_error(inputs, taps), target.tolerance * ERROR_SHARE
+    if error <= allowed:
+        return None
+    return f"tiles of {inputs} inputs round by {error:.1e} of max |y| in float32, over {allowed:.1e}"
+
+
+def _factor_floats(site: Site, axes: tuple[Axis, Axis]) -> int:
+    layer = site.layer
+    return int(layer.experts * layer.channels_in * layer.channels_out * prod(axis.products for axis in axes))
+
+
+def _too_large(site: Site, axes: tuple[Axis, Axis]) -> str | None:
+    size = _factor_floats(site, axes) * FLOAT_BYTES
+    if size <= FACTORS_LIMIT_BYTES:
+        return None
+    return f"its factors take {size // 2**20} MiB, over {FACTORS_LIMIT_BYTES // 2**20} MiB"
+
+
+def winograd_cost(site: Site, target: Target, axes: tuple[Axis, Axis], *, competing: bool) -> Cost:
+    """Of reading, multiplying and writing, per image; everything between two of them goes through memory."""
+    layer, (rows, columns) = site.layer, axes
+    height, width = site.input_shape[1:]
+    out_height, out_width = site.output_shape[1:]
+    points = len(rows.read) * len(columns.read)
+    halfway_in, halfway_out = len(rows.read) * width, len(rows.read) * out_width
+    scaled = layer.experts - 1 if competing or layer.experts == 1 else layer.experts
+    inwards = halfway_in * height + points * width + scaled * points
+    outwards = points * out_width + halfway_out * out_height
+    macs = points * layer.experts * layer.channels_in * layer.channels_out
+    macs += inwards * layer.channels_in + outwards * layer.channels_out
+    read = height * width + 2 * halfway_in + (1 + layer.experts + 2 * scaled) * points
+    sums = 3 * (layer.experts - 1) + layer.experts
+    written = (sums + 1) * points + 2 * halfway_out + 3 * out_height * out_width
+    floats = read * layer.channels_in + written * layer.channels_out + _factor_floats(site, axes) / target.priced_batch
+    return Cost(int(macs), int(FLOAT_BYTES * floats))
+
+
+def _offer(
+    site: Site, target: Target, mixture: Callable[[Site], Mixture], axes: tuple[Axis, Axis], *, competing: bool
+) -> Offer:
+    relu, pool = following(site)
+    takes = (*site.norm, *(found.path for found in (relu, pool) if found))
+
+    def build(shared: SharedConstants) -> Winograd:
+        mixed = mixture(site)
+        return Winograd(
+            mixed.routing,
+            kernel_factors(mixed.weight, axes),
+            mixed.bias,
+            mixed.offset,
+            axes,
+            shared,
+            competing=competing,
+            relu=relu is not None,
+            pool=None if pool is None else _positions_pool(site, pool),
+        )
+
+    tiles, outputs = axes[0].tiles * axes[1].tiles, len(axes[0].write) * len(axes[1].write)
+    products = axes[0].products * axes[1].products
+    form = f"{tiles} × {products} products for {outputs} outputs, mixed in between"
+    form = form if site.layer.experts > 1 else form.partition(",")[0]
+    cost = winograd_cost(site, target, axes, competing=competing)
+    return Offer(cost, form, build, takes, by_positions=True)
+
+
+def following(site: Site) -> tuple[Neighbour | None, Neighbour | None]:
+    """The ReLU after a site, batch norm between or not, and the max pooling after that, where this form has them."""
+    rest = site.after[1:] if site.affine else site.after
+    relu = rest[0] if rest and rest[0].kind == "relu" else None
+    rest = rest[1:] if relu else rest
+    pool = rest[0] if rest and rest[0].kind == "max-pool" and _is_plain(rest[0].layer) else None
+    return relu, pool
+
+
+def _is_plain(pool: Any) -> bool:
+    """Whether a max pooling has no padding, rounds down and gives no positions."""
+    unpadded = not isinstance(pool.padding, str) and not any(_pair(pool.padding))
+    return unpadded and not pool.ceil_mode and not pool.return_mask
+
+
+def _positions_pool(site: Site, pool: Neighbour) -> PositionsPool:
+    kernel = _pair(pool.layer.ksize)
+    stride = kernel if pool.layer.stride is None else _pair(pool.layer.stride)
+    return PositionsPool(_pair(site.output_shape[1:]), kernel, stride)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else value
+    return first, second
