@@ -6,12 +6,14 @@ DyxError                      exit 1 unless noted
 │   ├── UnknownName           a model, rule, backend … that no table lists
 │   ├── InvalidOption         an option's value
 │   ├── OptionNeeded          an option that this call cannot do without
+│   ├── OptionsClash          an option that makes no sense beside another one
 │   ├── OutputExists          the output is there and --force was not given
 │   ├── UnlikeTasks           bundles to be compared that answer different questions
 │   ├── RuleMatchesNothing    a rule asked for that governs no layer of the network
 │   └── RunDiffers            a run to be resumed that was begun with other settings
 ├── PackageMissing            an optional package; names the extra that brings it
 ├── DeviceMissing             a device that the backend cannot reach here
+├── ProfileUnavailable        a runner whose time cannot be told apart by node
 ├── CheckpointError
 │   ├── CheckpointUnreadable  missing, empty, truncated, of another format
 │   ├── CheckpointUnsafe      refers to something that could run code
@@ -90,6 +92,13 @@ class OptionNeeded(UsageError):
         super().__init__(f"{option} is needed: {reason}", f"for example {option} {example}")
 
 
+class OptionsClash(UsageError):
+    """An option that makes no sense beside another one."""
+
+    def __init__(self, option: str, other: str, reason: str) -> None:
+        super().__init__(f"{option} makes no sense beside {other}: {reason}", f"leave {option} out")
+
+
 class OutputExists(UsageError):
     """The output is there already."""
 
@@ -150,6 +159,13 @@ class DeviceMissing(DyxError):
             f"backend {backend} cannot use device {device!r} here: {reason}",
             f"pip install 'dyx[{extra}]' on a machine with a GPU, or ask for --device cpu",
         )
+
+
+class ProfileUnavailable(DyxError):
+    """A runner whose time cannot be told apart by node."""
+
+    def __init__(self, runner: str, reason: str) -> None:
+        super().__init__(f"{runner} gives no time per node: {reason}")
 
 
 class CheckpointError(DyxError):

@@ -6,6 +6,7 @@ from dyx.bench.compare import Comparison, bench, check_writable
 from dyx.bench.contender import Contender, Skipped, bundle_contender
 from dyx.bench.measure import Progress
 from dyx.bench.pool import pool, read_record, sweep_json
+from dyx.bench.profile_report import profile_tables
 from dyx.bench.report import tabulate, tabulate_all
 from dyx.bench.samples import Settings
 from dyx.bench.scenario_report import scenario_table
@@ -31,6 +32,7 @@ __all__ = [
     "check_ratios",
     "check_writable",
     "pool",
+    "profile_tables",
     "read_record",
     "read_scenario_run",
     "run_scenario",

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dyx.bench.breakdown import broken_down
 from dyx.bench.contender import Contender, Skipped, grouped
 from dyx.bench.measure import WARM_UP, Interrupted, Progress, measure, within
 from dyx.bench.samples import Measurement, Settings
@@ -75,8 +76,9 @@ class Comparison:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that was seen, and the figures computed from it under `summary`."""
-        return {**self.raw(), "summary": [row.to_json() for row in self.rows]}
+        """Everything that was seen, and the figures computed from it under `summary` and `breakdowns`."""
+        found = [None if seen.profile is None else broken_down(seen.profile).to_json() for seen in self.measurements]
+        return {**self.raw(), "summary": [row.to_json() for row in self.rows], "breakdowns": found}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Comparison:

@@ -107,4 +107,5 @@ def _in_runs(seen: Sequence[Measurement]) -> Measurement:
         warm_ups=tuple(warm_up for measurement in seen for warm_up in measurement.warm_ups),
         peak_bytes=max(measurement.peak_bytes for measurement in seen),
         gpu_samples=tuple(sample for measurement in seen for sample in measurement.gpu_samples),
+        profile=next((measurement.profile for measurement in seen if measurement.profile), None),
     )

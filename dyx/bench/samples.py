@@ -9,6 +9,7 @@ from typing import Any
 
 from dyx.bench.contender import Contender
 from dyx.errors import InvalidOption
+from dyx.runtime.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ class Measurement:
         turns: Every turn of every window, in time order.
         peak_bytes: The most memory that its process ever held on the host, its input included.
         gpu_samples: Per window, what the GPUs said of clocks, power and throttling; empty on a CPU.
+        profile: Where the time of a call goes, seen in calls of their own after the timed ones; None where nobody
+            asked.
     """
 
     contender: Contender
@@ -147,6 +150,7 @@ class Measurement:
     turns: tuple[Turn, ...]
     peak_bytes: int
     gpu_samples: tuple[Sequence[Mapping[str, Any]], ...] = ()
+    profile: Profile | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in a saved comparison."""
@@ -163,5 +167,6 @@ class Measurement:
             "warm_ups": tuple(map(WarmUp.from_json, known["warm_ups"])),
             "turns": tuple(map(Turn.from_json, known["turns"])),
             "gpu_samples": tuple(known["gpu_samples"]),
+            "profile": Profile.from_json(known["profile"]) if known.get("profile") else None,
         }
         return cls(**{**known, **parsed})

@@ -14,6 +14,7 @@ from dyx.bench.compare import Comparison, bench
 from dyx.bench.contender import Contender, Skipped
 from dyx.bench.measure import Progress, within
 from dyx.bench.pool import pool, sweep_json
+from dyx.bench.profile import profiled
 from dyx.bench.summary import Row
 from dyx.errors import BenchFailed, InvalidOption, RatioMissed
 from dyx.folder import write_file_whole
@@ -44,11 +45,13 @@ class Plan:
         batches: Images per call, one comparison each.
         seconds: How long each side is measured at the least.
         runs: How often each comparison is made, with new processes each time.
+        profile: Whether each contender is profiled, once, after all its runs.
     """
 
     batches: tuple[int, ...] = (512,)
     seconds: float = 3.0
     runs: int = 1
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -89,7 +92,7 @@ def _runs(match: Match, plan: Plan, tell: Progress) -> Comparison:
     """One comparison, made as often as asked."""
     made: list[Comparison] = []
     for run in range(plan.runs):
-        told = within(tell, run, plan.runs, f"run {run + 1}  " if plan.runs > 1 else "")
+        told = within(tell, run, plan.runs + plan.profile, f"run {run + 1}  " if plan.runs > 1 else "")
         try:
             fitting = match if not made else replace(match, batch=made[0].settings.batch)
             made.append(_fitting(fitting, plan, told))
@@ -102,7 +105,10 @@ def _runs(match: Match, plan: Plan, tell: Progress) -> Comparison:
     # A run that was cut short may lack whole groups, and counts only where it does not.
     joined = pool(made)[0]
     notes = tuple(dict.fromkeys(note for each in made for note in each.notes))
-    return replace(joined, notes=notes, interrupted=any(each.interrupted for each in made))
+    whole = replace(joined, notes=notes, interrupted=any(each.interrupted for each in made))
+    if not plan.profile or whole.interrupted:
+        return whole
+    return profiled(whole, within(tell, plan.runs, plan.runs + 1))
 
 
 def _fitting(match: Match, plan: Plan, tell: Progress) -> Comparison:

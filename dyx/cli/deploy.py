@@ -20,7 +20,7 @@ from dyx.cli.options import (
     numbers,
     print_json,
 )
-from dyx.errors import InvalidOption, ParityMissed
+from dyx.errors import OptionsClash, ParityMissed
 
 if TYPE_CHECKING:
     from dyx.bench import Scenario
@@ -165,6 +165,14 @@ def bench(
     with_peers: Annotated[
         bool, typer.Option("--peers", help="Also: backends' own defaults, the export without folds, the matmul limit.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Also: ms per layer with the rule that made it, from each runtime's own profiler, in calls made after"
+            " the timed ones; copies and preprocessing apart.",
+        ),
+    ] = False,
     load: Annotated[
         list[Path], typer.Option(metavar="FILE", help="Measure nothing: take statistics of records anew. Repeatable.")
     ] = [],
@@ -209,14 +217,15 @@ def bench(
     _check_outputs(csv_file, plot, None if save in (None, "-") else Path(str(save)))
     if (scenario, target_qps, latency_ms) != (None, None, None):
         others = {"--runs": runs != 1, "--load": load, "--fail-under": fail_under is not None}
-        others |= {"--csv": csv_file, "--plot": plot, "--peers": with_peers}
+        others |= {"--csv": csv_file, "--plot": plot, "--peers": with_peers, "--profile": profile}
         for option in (option for option, given in others.items() if given):
-            raise InvalidOption("--scenario", scenario, f"one that takes {option}: none does")
+            raise OptionsClash(option, "--scenario", "LoadGen asks and judges in its own way")
         size, count = number("--batch", batch), number("--threads", threads)
         asked = benchmark.Scenario.of(scenario, size, seconds, target_qps, latency_ms)
         return _scenario(bundles or [], baseline, Where(backend, device, count), asked, save)
-    plan = benchmark.Plan(numbers("--batch", batch) or (512,), seconds, runs)
+    plan = benchmark.Plan(numbers("--batch", batch) or (512,), seconds, runs, profile)
     if load:
+        _check_measures_nothing(profile)
         found = benchmark.pool([comparison for path in load for comparison in benchmark.read_record(path)])
     else:
         places = [Where(backend, device, count) for count in numbers("--threads", threads) or (None,)]
@@ -229,7 +238,7 @@ def bench(
     else:
         if save is not None:
             benchmark.save(found, Path(save))
-        console.stdout().print(benchmark.tabulate_all(found))
+        console.stdout().print(benchmark.tabulate_all(found), *benchmark.profile_tables(found), sep="\n")
     if plot is not None:
         from dyx.figures import save_figure
         from dyx.report.comparison import answer
@@ -240,6 +249,12 @@ def bench(
     if fail_under is not None:
         benchmark.check_ratios(found, fail_under)
     return None
+
+
+def _check_measures_nothing(profile: bool) -> None:
+    """Raises OptionsClash where --load stands beside an option that measures."""
+    if profile:
+        raise OptionsClash("--profile", "--load", "a record shows what was profiled when it was made")
 
 
 def _check_outputs(csv_file: Path | None, plot: Path | None, save: Path | None) -> None:

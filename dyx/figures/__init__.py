@@ -18,6 +18,7 @@ from dyx.figures.benchmark import (
     throughput,
     throughput_by_batch,
 )
+from dyx.figures.layers import LayerBar, layer_times
 from dyx.figures.proof import ParityError, parity_errors
 from dyx.figures.rendering import SUFFIXES, as_png, as_svg, check_drawable, save_figure
 from dyx.figures.training import History, confusion, curve_panels, learning_curves, picture_grid
@@ -27,6 +28,7 @@ __all__ = [
     "BatchLine",
     "CallTimes",
     "History",
+    "LayerBar",
     "ParityError",
     "Speed",
     "Track",
@@ -37,6 +39,7 @@ __all__ = [
     "curve_panels",
     "drift",
     "latencies",
+    "layer_times",
     "learning_curves",
     "parity_errors",
     "picture_grid",

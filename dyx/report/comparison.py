@@ -26,6 +26,7 @@ from dyx.figures import (
     throughput_by_batch,
 )
 from dyx.report.page import NOTHING, Page, Section, Table, facts_table, told
+from dyx.report.profile import profile_section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,6 +81,7 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
         _notes_section(comparison),
         Section("Throughput", drawings=_drawn(comparison, throughput)),
         Section("Latency", [_LATENCY], _per_group(comparison, _call_times, latencies)),
+        profile_section(comparison),
         Section(
             "Over the run", [_DRIFT], _per_group(comparison, _track, drift), tables=[_steadiness_table(comparison)]
         ),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dyx.bundle import ONNX_MODEL, Bundle
 from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
 from dyx.runtime.cuda import CudaStream
+from dyx.runtime.onnxruntime_profile import ask_for_profile, layers_of_optimised, optimised_ops, read_events
+from dyx.runtime.profile import Profile, aligned, attributed, onnx_ops, timed_warm, unnamed
 from dyx.runtime.runner import Contract, Runner
 
 if TYPE_CHECKING:
@@ -28,10 +32,10 @@ class OnnxRuntimeRunner(Runner):
 
         super().__init__(Contract.of(bundle))
         self.threads = threads or usable_cores()
-        self._path = str(bundle.file(ONNX_MODEL))
+        self._bundle, self._tuned = bundle, tuned
         self.device = self._choose(device, onnxruntime.get_available_providers())
         self._stream = CudaStream() if self.device == "gpu" else None
-        self._session = self._open(onnxruntime, tuned)
+        self._session = self._open(onnxruntime, onnxruntime.SessionOptions())
         if self.device == "gpu" and self._session.get_providers()[0] != CUDA:
             # The provider is compiled in but did not load (driver, cuDNN): onnxruntime went on on the CPU.
             self.close()
@@ -44,12 +48,12 @@ class OnnxRuntimeRunner(Runner):
             return "gpu"
         return "cpu"
 
-    def _open(self, onnxruntime: Any, tuned: bool) -> Any:
-        options = onnxruntime.SessionOptions()
+    def _open(self, onnxruntime: Any, options: Any) -> Any:
+        path = str(self._bundle.file(ONNX_MODEL))
         options.log_severity_level = 3
-        if not tuned:
+        if not self._tuned:
             self.options = {"defaults": True}
-            return onnxruntime.InferenceSession(self._path, options, providers=[CPU if self.device == "cpu" else CUDA])
+            return onnxruntime.InferenceSession(path, options, providers=[CPU if self.device == "cpu" else CUDA])
         options.intra_op_num_threads = self.threads
         # Idle threads that spin would take the cores from whoever has the next turn.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -60,12 +64,11 @@ class OnnxRuntimeRunner(Runner):
             cuda = {"use_tf32": "0", "user_compute_stream": str(self._stream.handle)}
             providers.insert(0, (CUDA, cuda))
             self.options |= {"use_tf32": False, "io_binding": True}
-        return onnxruntime.InferenceSession(self._path, options, providers=providers)
+        return onnxruntime.InferenceSession(path, options, providers=providers)
 
     def _infer(self, image: np.ndarray) -> np.ndarray:
         if self.device == "cpu":
-            answer: np.ndarray = self._session.run([self.contract.output.name], {self.contract.input.name: image})[0]
-            return answer
+            return self._answer(self._session, image)
         binding = self._session.io_binding()
         binding.bind_cpu_input(self.contract.input.name, image)
         binding.bind_output(self.contract.output.name, "cuda")
@@ -73,6 +76,24 @@ class OnnxRuntimeRunner(Runner):
         binding.synchronize_outputs()
         copied: np.ndarray = binding.copy_outputs_to_cpu()[0]
         return copied
+
+    def _answer(self, session: Any, image: np.ndarray) -> np.ndarray:
+        answer: np.ndarray = session.run([self.contract.output.name], {self.contract.input.name: image})[0]
+        return answer
+
+    def _profile(self, image: np.ndarray, calls: int) -> Profile:
+        import onnxruntime
+
+        before, options = onnx_ops(self._bundle), onnxruntime.SessionOptions()
+        with TemporaryDirectory(prefix="dyx-") as folder:
+            ask_for_profile(options, Path(folder))
+            session = self._open(onnxruntime, options)
+            times = timed_warm(lambda: self._answer(session, image), calls)
+            ran = read_events(session.end_profiling(), calls)
+            optimised = optimised_ops(Path(folder))
+        layers = layers_of_optimised(before, optimised)
+        found = aligned([op.kind for op in optimised], layers, [each.kind for each in ran])
+        return Profile(times, attributed(self._bundle, ran, found), notes=unnamed(before))
 
     def on_device(self, image: np.ndarray) -> Callable[[], float] | None:
         """A call on device-resident inputs and outputs, timed by CUDA events; None on a CPU."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from dyx.bundle import ONNX_MODEL, Bundle
 from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
+from dyx.runtime.openvino_profile import layers_of_executed, read_counters
+from dyx.runtime.profile import WARM_UP_CALLS, Profile, attributed, onnx_ops, timed, unnamed
 from dyx.runtime.runner import Contract, Runner
 
 if TYPE_CHECKING:
@@ -28,15 +31,34 @@ class OpenVinoRunner(Runner):
         self.threads = threads or usable_cores()
         # Left alone it takes bfloat16 on a CPU that has it: an error of 8e-3.
         self.options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
-        asked = self.options if tuned else {}
+        self._bundle, self._asked = bundle, self.options if tuned else {}
         self.options = self.options if tuned else {"defaults": True}
         self._core = openvino.Core()
-        self._model = self._core.compile_model(str(bundle.file(ONNX_MODEL)), "CPU", asked)
+        self._model = self._compile(self._asked)
         self._request = self._model.create_infer_request()
 
+    def _compile(self, asked: Mapping[str, Any]) -> Any:
+        return self._core.compile_model(str(self._bundle.file(ONNX_MODEL)), "CPU", asked)
+
     def _infer(self, image: np.ndarray) -> np.ndarray:
-        answer: np.ndarray = self._request.infer({0: image}, share_inputs=True)[0]
+        return self._answer(self._request, image)
+
+    def _answer(self, request: Any, image: np.ndarray) -> np.ndarray:
+        answer: np.ndarray = request.infer({0: image}, share_inputs=True)[0]
         return answer
+
+    def _profile(self, image: np.ndarray, calls: int) -> Profile:
+        before = onnx_ops(self._bundle)
+        model = self._compile({**self._asked, "PERF_COUNT": True})
+        request = model.create_infer_request()
+        for _ in range(WARM_UP_CALLS):
+            self._answer(request, image)
+        warm = request.get_profiling_info()
+        times = tuple(timed(lambda: self._answer(request, image)) for _ in range(calls))
+        ran = read_counters(warm, request.get_profiling_info(), calls)
+        layers = layers_of_executed(before, model.get_runtime_model())
+        nodes = attributed(self._bundle, ran, [layers.get(each.name) for each in ran])
+        return Profile(times, nodes, notes=unnamed(before))
 
     def close(self) -> None:
         self._request = self._model = self._core = None

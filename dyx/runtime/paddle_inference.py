@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dyx.bundle import PADDLE_PARAMETERS, PADDLE_PROGRAM, Bundle
 from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
 from dyx.paddle_package import paddle_package
+from dyx.paddle_program import read_program
+from dyx.runtime.paddle_profile import (
+    layers_of_events,
+    optimised_program,
+    ran_operations,
+    traced,
+    unnamed_program,
+)
+from dyx.runtime.profile import WARM_UP_CALLS, Profile, attributed, timed
 from dyx.runtime.runner import Contract, Runner
 
 if TYPE_CHECKING:
@@ -26,17 +37,23 @@ class PaddleRunner(Runner):
     def __init__(self, bundle: Bundle, *, device: str, threads: int | None, tuned: bool = True) -> None:
         super().__init__(Contract.of(bundle))
         self._paddle = paddle_package()
-        from paddle import inference
-
+        self._bundle, self._tuned = bundle, tuned
         self.threads = threads or usable_cores()
         self.device = self._choose(device)
-        program, parameters = bundle.file(PADDLE_PROGRAM), bundle.file(PADDLE_PARAMETERS)
-        config = inference.Config(str(program), str(parameters))
+        self._predictor = self._open()
+        self._input, self._output = _ends(self._predictor)
+
+    def _open(self, save_into: Path | None = None) -> Any:
+        """A predictor; it saves the program that its passes leave behind, where it is told a folder."""
+        from paddle import inference
+
+        config = inference.Config(*(str(self._bundle.file(name)) for name in (PADDLE_PROGRAM, PADDLE_PARAMETERS)))
         config.disable_glog_info()
-        self.options = self._configure(config) if tuned or self.device == "gpu" else {"defaults": True}
-        self._predictor = inference.create_predictor(config)
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self.options = self._configure(config) if self._tuned or self.device == "gpu" else {"defaults": True}
+        if save_into is not None:
+            config.enable_save_optim_model(True)
+            config.set_optim_cache_dir(str(save_into))
+        return inference.create_predictor(config)
 
     def _choose(self, device: str) -> str:
         compiled = self._paddle.is_compiled_with_cuda()
@@ -64,6 +81,26 @@ class PaddleRunner(Runner):
         answer: np.ndarray = self._output.copy_to_cpu()
         return answer
 
+    def _profile(self, image: np.ndarray, calls: int) -> Profile:
+        before, times = read_program(self._bundle.file(PADDLE_PROGRAM)), []
+        with TemporaryDirectory(prefix="dyx-") as folder:
+            predictor = self._open(Path(folder))
+            source, target = _ends(predictor)
+
+            def call() -> None:
+                copied = timed(lambda: source.copy_from_cpu(image))
+                times.append((copied, timed(predictor.run), timed(target.copy_to_cpu)))
+
+            traced(call, WARM_UP_CALLS, Path(folder))
+            events = traced(call, calls, Path(folder))
+            optimised = read_program(optimised_program(Path(folder)))
+        del times[:-calls]
+        ran = ran_operations(events)
+        layers = layers_of_events([kind for kind, _ in events[0]], before, optimised)
+        nodes = attributed(self._bundle, ran, layers)
+        copies = {"in": tuple(each[0] for each in times), "out": tuple(each[2] for each in times)}
+        return Profile(tuple(map(sum, times)), nodes, copies, notes=unnamed_program(before))
+
     def on_device(self, image: np.ndarray) -> Callable[[], float] | None:
         """A call on inputs already on the GPU, timed by CUDA events; None on a CPU."""
         if self.device == "cpu":
@@ -83,3 +120,9 @@ class PaddleRunner(Runner):
 
     def close(self) -> None:
         self._input = self._output = self._predictor = None
+
+
+def _ends(predictor: Any) -> tuple[Any, Any]:
+    """Handles of a predictor's input and output."""
+    names = predictor.get_input_names()[0], predictor.get_output_names()[0]
+    return predictor.get_input_handle(names[0]), predictor.get_output_handle(names[1])

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dyx.errors import InvalidOption
+from dyx.errors import InvalidOption, ProfileUnavailable
 from dyx.preprocess import Preprocess
+from dyx.runtime.profile import Profile
 from dyx.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -111,6 +112,20 @@ class Runner(ABC):
         None where the backend computes on the CPU, where there is nothing to tell apart.
         """
         return None
+
+    def profile(self, image: np.ndarray, calls: int) -> Profile:
+        """So many calls with the runtime's own profiler on, in a session that is opened for them.
+
+        Raises InvalidTensor, ProfileUnavailable, PackageMissing.
+        """
+        self.contract.input.check(image)
+        if self.device == "gpu":
+            reason = "on a GPU runtimes tell when they launched a kernel, not how long it ran"
+            raise ProfileUnavailable(self.backend, reason)
+        return self._profile(image, calls)
+
+    def _profile(self, image: np.ndarray, calls: int) -> Profile:
+        raise ProfileUnavailable(self.contract.name, "it runs no graph of nodes")
 
     @abstractmethod
     def close(self) -> None:

@@ -390,7 +390,7 @@ def test_command_runs_a_scenario(run_dyx: Any, tiny_bundle: Bundle, tmp_path: Pa
     [
         (("--target-qps", "5"), "--scenario is needed"),
         (("--scenario", "offlin"), "--scenario is 'offlin'"),
-        (("--scenario", "server", "--runs", "2"), "which is not one that takes --runs: none does"),
+        (("--scenario", "server", "--runs", "2"), "--runs makes no sense beside --scenario"),
         (("--scenario", "server", "--batch", "1,2"), "--batch is '1,2', which is not one number"),
     ],
 )
