@@ -58,13 +58,14 @@ class Rows(Layer):
 
 
 def as_factor(x: Any, shape: list[int], *, transposed: bool = False) -> Any:
-    """A tensor reshaped to four axes, and perhaps the last two exchanged, to be a factor of a matmul.
+    """A tensor reshaped to three or four axes, and perhaps the last two exchanged, to be a factor of a matmul.
 
     Paddle's oneDNN copies at a reshape, unless a transpose follows it and a matmul follows that: then both are strides
     to it. So there always is a transpose; one that changes nothing is gone from the ONNX file. Never for what a
     convolution gives: its channels may lie in blocks, which those strides would not see, and the answer is wrong.
     """
-    return x.reshape(shape).transpose([0, 1, 3, 2] if transposed else [0, 1, 2, 3])
+    axes = list(range(len(shape)))
+    return x.reshape(shape).transpose([*axes[:-2], axes[-1], axes[-2]] if transposed else axes)
 
 
 class Columns(Layer):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
+from dyx.exporter.folded.rows import as_factor
 from dyx.exporter.winograd import Axis
 from dyx.nn.framework import Layer, functional, paddle
 
@@ -31,6 +32,9 @@ def from_positions(x: Any, size: tuple[int, ...]) -> Any:
 class PositionsPool(Layer):
     """Max pooling without padding along both axes, one after the other.
 
+    A map comes in `order`: along each axis first the positions that begin a stride, then those one further, and so on.
+    What a window's k-th places hold is then one piece of memory for all windows.
+
     Args:
         size: Of the map that it reads.
         kernel: Of its windows, per axis.
@@ -40,17 +44,21 @@ class PositionsPool(Layer):
     def __init__(self, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
+        self.order = tuple(_by_phase(n, s) for n, s in zip(size, stride, strict=True))
         self.size = tuple((n - k) // s + 1 for n, k, s in zip(size, kernel, stride, strict=True))
 
     def forward(self, x: Any) -> Any:
         """`(H', W', …)` of `(H, W, …)`."""
         for axis in (0, 1):
-            reach, step = self.stride[axis] * (self.size[axis] - 1) + 1, self.stride[axis]
-            windows = [
-                paddle.strided_slice(x, [axis], [start], [start + reach], [step]) for start in range(self.kernel[axis])
-            ]
-            x = reduce(paddle.maximum, windows)
+            starts = [self.order[axis].index(place) for place in range(self.kernel[axis])]
+            x = reduce(
+                paddle.maximum, [paddle.slice(x, [axis], [start], [start + self.size[axis]]) for start in starts]
+            )
         return x
+
+
+def _by_phase(size: int, stride: int) -> list[int]:
+    return sorted(range(size), key=lambda place: place % stride)
 
 
 class Winograd(Layer):
@@ -94,16 +102,13 @@ class Winograd(Layer):
         self.size = tuple(len(axis.write) for axis in axes)
         if self.experts > self.scaled:
             factors = np.concatenate([factors[:-1] - factors[-1:], factors[-1:]])
-        self.grid = [factors.shape[1], axes[0].tiles, factors.shape[2]]
-        if axes[0].tiles == 1:
-            self.grid = [factors.shape[1] * factors.shape[2]]
         for number, factor in enumerate(factors):
-            # All tiles down a column take the same factors: an axis of one stands for them.
-            lead = [len(factor), 1, factor.shape[1]] if len(self.grid) > 1 else self.grid
-            constant(self, f"factor{number}", factor.reshape(*lead, *factor.shape[2:]))
-        for name, axis in zip("hw", axes, strict=True):
+            # Once for each tile down a column: Paddle's oneDNN is slow at a broadcast of five axes.
+            repeated = np.repeat(factor, axes[0].tiles, axis=0)
+            constant(self, f"factor{number}", repeated.reshape(-1, *factor.shape[2:]))
+        for number, (name, axis) in enumerate(zip("hw", axes, strict=True)):
             self._give(shared, f"read_{name}", axis.read)
-            self._give(shared, f"write_{name}", axis.write)
+            self._give(shared, f"write_{name}", axis.write if pool is None else axis.write[pool.order[number]])
         self.bias = self.offset = None
         if bias is not None:
             constant(self, "bias", bias)
@@ -128,8 +133,8 @@ class Winograd(Layer):
 
     def _read(self, x: Any) -> Any:
         """Positions to factors `(points, B, C_in)`."""
-        rows = paddle.matmul(self.read_h, x.reshape([self.read_h.shape[1], -1]))
-        factors = paddle.matmul(self.read_w, rows.reshape([self.points[0], self.read_w.shape[1], -1]))
+        rows = paddle.matmul(self.read_h, as_factor(x, [1, 1, self.read_h.shape[1], -1]))
+        factors = paddle.matmul(self.read_w, as_factor(rows, [1, self.points[0], self.read_w.shape[1], -1]))
         return factors.reshape([prod(self.points), -1, self.channels_in])
 
     def _multiplied(self, x: Any, attention: Any) -> Any:
@@ -140,15 +145,15 @@ class Winograd(Layer):
             if number < self.scaled:
                 # In 3-D: Paddle's oneDNN takes fifty times as long for a broadcast of more axes.
                 one = x * attention[:, number].reshape([1, -1, 1])
-            factors = one.reshape([*self.grid, -1, self.channels_in])
-            product = paddle.matmul(factors, getattr(self, f"factor{number}"))
+            factor = getattr(self, f"factor{number}")
+            product = paddle.matmul(as_factor(one, [factor.shape[0], -1, self.channels_in]), factor)
             found = product if found is None else found + product
         return found
 
     def _written(self, products: Any) -> Any:
         """Products to outputs `(H', W', B · C_out)`."""
-        columns = paddle.matmul(self.write_w, products.reshape([*self.points, -1]))
-        y = paddle.matmul(self.write_h, columns.reshape([self.points[0], -1]))
+        columns = paddle.matmul(self.write_w, as_factor(products, [1, *self.points, -1]))
+        y = paddle.matmul(self.write_h, as_factor(columns, [1, 1, self.points[0], -1]))
         return y.reshape([*self.size, -1])
 
     def _with_bias(self, y: Any, attention: Any) -> Any:

@@ -90,7 +90,7 @@ def _too_inexact(inputs: int, taps: int, target: Target) -> str | None:
 
 def _factor_floats(site: Site, axes: tuple[Axis, Axis]) -> int:
     layer = site.layer
-    return int(layer.experts * layer.channels_in * layer.channels_out * prod(axis.products for axis in axes))
+    return int(layer.experts * layer.channels_in * layer.channels_out * len(axes[0].read) * axes[1].products)
 
 
 def _too_large(site: Site, axes: tuple[Axis, Axis]) -> str | None:
