@@ -102,10 +102,12 @@ def layer_at(network: Any, path: str) -> Any:
 
 
 def replace_layer(network: Any, path: str, layer: Any) -> None:
-    """Put another layer at a dotted path, in place."""
-    parent, _, name = path.rpartition(".")
-    owner = layer_at(network, parent)
-    owner._sub_layers[name] = layer
+    """Put another layer in the place of the one at a dotted path, under whatever other names that one has too."""
+    replaced = layer_at(network, path)
+    for owner in network.sublayers(include_self=True):
+        for name, found in owner._sub_layers.items():
+            if found is replaced:
+                owner._sub_layers[name] = layer
 
 
 def drop_dropout(network: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,9 +33,11 @@ def join(plan: Plan, network: Any, image: np.ndarray, name: str) -> Plan:
 
 
 def _links(able: Sequence[Decision], calls: Sequence[Call]) -> list[Link]:
-    made = {call.path: call for call in calls}
-    givers = [made[_last(decision)] for decision in able]
-    readers = [made[decision.site.path] for decision in able]
+    # A layer that is called twice may read or give a map of the other form the other time.
+    count = Counter(call.path for call in calls)
+    made = {call.path: call for call in calls if count[call.path] == 1}
+    givers = [made[path] for path in map(_last, able) if path in made]
+    readers = [made[decision.site.path] for decision in able if decision.site.path in made]
     return [Link(giver, reader) for giver in givers for reader in readers if reader.input is giver.output]
 
 

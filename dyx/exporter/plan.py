@@ -106,11 +106,12 @@ def make_plan(sites: Sequence[Site], target: Target, requested: Sequence[str] = 
 
 
 def _stays(decision: Decision, decisions: Sequence[Decision], forced: Mapping[str, str]) -> bool:
-    """Whether a static convolution is left alone: nothing is cheaper, or a dynamic layer takes it."""
+    """Whether a static convolution is left alone: nothing is cheaper, or a dynamic layer takes it or its neighbour."""
     if decision.site.kind != STATIC:
         return False
     unchanged = decision.rule == AS_IT_STANDS and STATIC not in forced
-    return unchanged or any(decision.site.path in other.offer.takes for other in decisions)
+    wanted = {path for other in decisions if other.site.kind != STATIC for path in other.offer.takes}
+    return unchanged or not wanted.isdisjoint((decision.site.path, *decision.offer.takes))
 
 
 def check_rules(requested: Sequence[str]) -> None:

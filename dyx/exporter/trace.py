@@ -81,8 +81,11 @@ def trace_sites(network: Any, image: np.ndarray, name: str, *, logits: bool = Tr
 
 
 def _is_rewritable(call: Call, calls: Sequence[Call]) -> bool:
-    """Whether a call is that of a static convolution which rules may rewrite: made once, and a plain one."""
-    return static_conv(call.layer) is not None and sum(other.layer is call.layer for other in calls) == 1
+    """Whether a call is that of a static convolution which rules may rewrite: made once, a plain one, without hooks."""
+    layer = call.layer
+    if static_conv(layer) is None or layer._forward_pre_hooks or layer._forward_post_hooks:
+        return False
+    return sum(other.layer is layer for other in calls) == 1
 
 
 def _arrays(call: Call) -> tuple[np.ndarray, ...]:

@@ -65,7 +65,7 @@ class Winograd(Layer):
     """`Σ_k a_k (W_k * x + b_k) + t`, then maybe ReLU and max pooling, computed from products in a transform domain.
 
     Args:
-        routing: What makes the weights `(B, K)`; None where they come beside x, or K is 1.
+        routing: What makes the weights `(B, K)`; None where they come beside x, or there are none to make.
         factors: `(K, R_h, R_w, C_in, C_out)`, of `winograd.kernel_factors`.
         bias: `(K, C_out)` or None.
         offset: t, `(C_out,)`, or None.
@@ -97,7 +97,7 @@ class Winograd(Layer):
         self.routing, self.relu, self.pool = routing, relu, pool
         self.reads_positions = self.gives_positions = False
         self.experts, (self.channels_in, self.channels_out) = len(factors), factors.shape[3:]
-        self.scaled = self.experts - 1 if competing or self.experts == 1 else self.experts
+        self.scaled = self.experts - 1 if competing else self.experts
         self.points = tuple(len(axis.read) for axis in axes)
         self.size = tuple(len(axis.write) for axis in axes)
         if self.experts > self.scaled:

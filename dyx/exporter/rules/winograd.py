@@ -107,7 +107,7 @@ def winograd_cost(site: Site, target: Target, axes: tuple[Axis, Axis], *, compet
     out_height, out_width = site.output_shape[1:]
     points = len(rows.read) * len(columns.read)
     halfway_in, halfway_out = len(rows.read) * width, len(rows.read) * out_width
-    scaled = layer.experts - 1 if competing or layer.experts == 1 else layer.experts
+    scaled = layer.experts - 1 if competing else layer.experts
     inwards = halfway_in * height + points * width + scaled * points
     outwards = points * out_width + halfway_out * out_height
     macs = points * layer.experts * layer.channels_in * layer.channels_out
