@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dyx.onnx_graph import SEPARATOR, Op
+from dyx.onnx_graph import Op
 from dyx.runtime.profile import WARM_UP_CALLS, Ran, layers_of_running
 
 _ORIGINALS, _KIND = "originalLayersNames", "layerType"
@@ -57,7 +57,7 @@ def layers_of_executed(before: Sequence[Op], executed: Any) -> dict[str, str | N
     given = []
     for node in nodes:
         # A fused node tells all that it computes; what it gives is the last of them.
-        found = [_place(name, places) for name in _told(node, _ORIGINALS).split(",")]
+        found = [places.get(name) for name in _told(node, _ORIGINALS).split(",")]
         last = max((place for place in found if place is not None), default=None)
         given.append(None if last is None else before[last].outputs[0])
     return dict(zip((op.name for op in running), layers_of_running(before, running, given), strict=True))
@@ -71,7 +71,7 @@ def _told(node: Any, key: str) -> str:
 def _op(node: Any, before: Sequence[Op], places: Mapping[str, int]) -> Op:
     """A node of the execution graph, of the kind that it mainly is; its tensors are called after what makes them."""
     name, kind = node.get_friendly_name(), _told(node, _KIND)
-    place = _place(name, places)
+    place = places.get(name)
     kind = _FUSING.get(kind) or (kind if place is None else before[place].kind)
     inputs = tuple(_tensor(value.get_source_output()) for value in node.inputs())
     return Op(name, kind, inputs, tuple(_tensor(value) for value in node.outputs()))
@@ -79,10 +79,3 @@ def _op(node: Any, before: Sequence[Op], places: Mapping[str, int]) -> Op:
 
 def _tensor(output: Any) -> str:
     return f"{output.get_node().get_friendly_name()}:{output.get_index()}"
-
-
-def _place(name: str, places: Mapping[str, int]) -> int | None:
-    """Where an operator stands in the file; OpenVINO appends to names, as in `features.0/Conv/WithoutBiases`."""
-    while name not in places and SEPARATOR in name:
-        name = name.rpartition(SEPARATOR)[0]
-    return places.get(name)

@@ -10,15 +10,17 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import dyx
 from dyx.bundle import PADDLE_PROGRAM, Bundle, read_bundle
 from dyx.errors import InvalidTensor, ProfileUnavailable
-from dyx.onnx_graph import Op
+from dyx.onnx_graph import Op, ops_of
 from dyx.paddle_program import PARAMETER, Operation, read_program
 from dyx.runtime.onnxruntime_profile import layers_of_optimised, read_events
-from dyx.runtime.openvino_profile import read_counters
+from dyx.runtime.openvino_profile import layers_of_executed, read_counters
 from dyx.runtime.paddle_profile import layers_of_events, layers_of_operations, ran_operations
 from dyx.runtime.paddle_profile import read_events as read_trace
 from dyx.runtime.profile import WARM_UP_CALLS, Profile, Ran, aligned, attributed, layers_of_running
@@ -240,3 +242,51 @@ def test_events_of_a_paddle_trace() -> None:
     calls = read_trace(trace, 2)
     assert calls == [[("c", 1500), ("r", 20_500)]] * 2
     assert ran_operations(calls) == [Ran("0:c", "c", (1500, 1500)), Ran("1:r", "r", (20_500, 20_500))]
+
+
+def residual() -> onnx.ModelProto:
+    """A convolution scaled and added to its input by the layer around it, and a matrix whose bias is another's."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "a": (8, 3, 3, 3),
+        "b": (8, 8, 3, 3),
+        "scale": (1, 8, 1, 1),
+        "matrix": (8, 5),
+        "bias": (5,),
+        "shift": (8,),
+    }
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "a", "shift"], ["a/Conv"], "a/Conv", pads=[1] * 4),
+        helper.make_node("Conv", ["a/Conv", "b"], ["b/Conv"], "b/Conv", pads=[1] * 4),
+        helper.make_node("Mul", ["b/Conv", "scale"], ["around/Mul"], "around/Mul"),
+        helper.make_node("Add", ["around/Mul", "a/Conv"], ["around/Add"], "around/Add"),
+        helper.make_node("GlobalAveragePool", ["around/Add"], ["pool/P"], "pool/P"),
+        helper.make_node("Flatten", ["pool/P"], ["flat/F"], "flat/F"),
+        helper.make_node("MatMul", ["flat/F", "matrix"], ["head/MatMul"], "head/MatMul"),
+        helper.make_node("Add", ["head/MatMul", "bias"], ["logits"], "tail/Add"),
+    ]
+    ends = [
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 5]),
+    ]
+    graph = helper.make_graph(nodes, "residual", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_nodes_of_openvinos_execution_graph(tmp_path: Path) -> None:
+    """It gives the second convolution a name of its own, and calls the matrix after the bias that it took."""
+    import openvino
+
+    file = tmp_path / "residual.onnx"
+    onnx.save(residual(), file)
+    compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    executed = compiled.get_runtime_model()
+    layers = layers_of_executed(ops_of(residual().graph), executed)
+    told = {node.get_friendly_name(): node.get_rt_info()["layerType"] for node in executed.get_ordered_ops()}
+    kinds = {name: str(kind.astype(str)) for name, kind in told.items()}
+    assert sorted(str(layers[name]) for name, kind in kinds.items() if kind == "Convolution") == ["a", "b"]
+    assert [layers[name] for name, kind in kinds.items() if kind == "FullyConnected"] == ["head"]
+    assert None not in layers.values()
