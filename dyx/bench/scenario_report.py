@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-_HEADINGS = {
+HEADINGS = {
     "offline": "samples/s",
     "server": "completed/s",
     "single-stream": "p90 ms (judged)",
     "multi-stream": "p99 ms (judged)",
 }
+"""Scenario to what its figure is called that LoadGen judges by."""
+
 _SHOWN = ("p50", "p90", "p99")
 _METHOD = (
     "{scenario}, by MLPerf LoadGen {version}: figures and verdict are its own. Contenders ran one after the other, not"
@@ -77,7 +79,7 @@ def _table(results: Sequence[ScenarioResult]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    heading = _HEADINGS[results[0].scenario] if results else "metric"
+    heading = HEADINGS[results[0].scenario] if results else "metric"
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for name in ("network", "backend"):
         table.add_column(name, overflow="fold")
@@ -85,12 +87,12 @@ def _table(results: Sequence[ScenarioResult]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for result in results:
-        figures = (_metric(result), *(figure(result.percentiles_ms[key]) for key in _SHOWN))
+        figures = (judged(result), *(figure(result.percentiles_ms[key]) for key in _SHOWN))
         verdict = Text("VALID", "green") if result.valid else Text("INVALID", "bold red")
         table.add_row(*map(Text, (result.name, result.backend, *figures)), verdict)
     return table
 
 
-def _metric(result: ScenarioResult) -> str:
-    """What LoadGen judges by: latencies in ms, where LoadGen gives ns."""
+def judged(result: ScenarioResult) -> str:
+    """The figure that LoadGen judges by: latencies in ms, where LoadGen gives ns."""
     return figure(result.value / 1e6 if result.metric.endswith("(ns)") else result.value)

@@ -149,21 +149,26 @@ def throughput(rows: Sequence[Speed], among: Sequence[Speed] = ()) -> Figure:
     return figure
 
 
-def latencies(times: Sequence[CallTimes], title: str) -> Figure:
-    """How call times are distributed: a histogram per row, on one axis, with percentiles marked.
+def latencies(times: Sequence[CallTimes], title: str, of: str = "call") -> Figure:
+    """How times are distributed: a histogram per row, on one axis, with percentiles marked.
+
+    Args:
+        times: From top to bottom.
+        title: What they have in common.
+        of: What took each time.
 
     Raises PackageMissing.
     """
     shown = [one for one in times if len(one.calls_ms)]
     if not shown:
         return only_words("No call was measured.")
-    figure = rows_figure(len(shown), f"Distribution of call times: {title}")
+    figure = rows_figure(len(shown), f"Distribution of times per {of}: {title}")
     axes = figure.subplots()
     low = min(min(one.calls_ms) for one in shown)
     high = max(max(one.calls_ms) for one in shown)
     edges = _bins(axes, low, high)
     lines = [Line(one.name, _percentiles(one)) for one in shown]
-    lay_rows(axes, f"{title}: ms per call", "ms; marks: p50, p90, p95, p99", lines)
+    lay_rows(axes, f"{title}: ms per {of}", "ms; marks: p50, p90, p95, p99", lines)
     for row, one in enumerate(shown):
         _draw_times(axes, mark_of(row) + 0.18, one, edges)
     return figure

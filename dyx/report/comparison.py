@@ -25,6 +25,7 @@ from dyx.figures import (
     throughput,
     throughput_by_batch,
 )
+from dyx.report.contenders import hashes_table, opened_with, options_cell
 from dyx.report.page import NOTHING, Page, Section, Table, facts_table, told
 from dyx.report.profile import profile_section
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMED = 3
-_TOLD = ("backend", "device", "threads")
-"""Arguments of an opener that have columns of their own."""
 _MEANING = (
     f"UNSTABLE: the medians of the windows differ by more than {AGREE_WITHIN:.0%}. CV: the greatest coefficient of"
     f" variation within a window, told above {VARIATION_LIMIT:.1%}. Drift: calls became slower (+) or faster (-) in the"
@@ -86,7 +85,13 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
             "Over the run", [_DRIFT], _per_group(comparison, _track, drift), tables=[_steadiness_table(comparison)]
         ),
         _before_section(comparison),
-        Section("Contenders", tables=[_contenders_table(comparison.measurements), _hashes_table(comparison)]),
+        Section(
+            "Contenders",
+            tables=[
+                _contenders_table(comparison.measurements),
+                hashes_table([seen.contender for seen in comparison.measurements]),
+            ],
+        ),
         Section("GPUs while measuring", tables=[_gpu_table(comparison.measurements)]),
         Section("Settings", tables=[facts_table("What was asked, and how it was measured", asked)]),
         Section("Environment", tables=[facts_table("The machine and its software", comparison.environment)]),
@@ -247,10 +252,9 @@ def _contenders_table(measurements: Sequence[Measurement]) -> Table:
             seen.contender.backend,
             seen.device,
             told(seen.threads),
-            ", ".join(f"{key}={value}" for key, value in seen.options.items()) or NOTHING,
+            options_cell(seen.options),
             told(sum(len(turn.sent_ns) for turn in seen.turns)),
-            ", ".join(f"{key}={value}" for key, value in seen.contender.arguments.items() if key not in _TOLD)
-            or NOTHING,
+            opened_with(seen.contender),
         )
         for seen in measurements
     ]
@@ -276,15 +280,6 @@ def _steadiness_table(comparison: Comparison) -> Table:
         rows,
         figures,
     )
-
-
-def _hashes_table(comparison: Comparison) -> Table:
-    rows = [
-        (seen.contender.name, seen.contender.backend, file, digest)
-        for seen in comparison.measurements
-        for file, digest in seen.contender.sha256.items()
-    ]
-    return Table("Which files were opened", ("network", "backend", "file", "sha256"), rows)
 
 
 def _gpu_table(measurements: Sequence[Measurement]) -> Table:

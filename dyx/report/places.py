@@ -9,12 +9,15 @@ from typing import Any
 
 from dyx.bench.compare import KIND, Comparison
 from dyx.bench.pool import SWEEP, read_record
+from dyx.bench.scenario_result import KIND as SCENARIO
+from dyx.bench.scenario_result import read_scenario_run
 from dyx.bundle import MANIFEST, read_bundle
 from dyx.errors import NothingToReport
 from dyx.report.bundle import bundle_report
 from dyx.report.comparison import by_batch, comparison_report
 from dyx.report.page import Page, render
 from dyx.report.run import run_report
+from dyx.report.scenario import scenario_report
 from dyx.runs import PREDICTIONS, RECORD, is_run, read_run
 
 PAGE = "report.html"
@@ -58,7 +61,7 @@ def _found(place: Path) -> Sequence[Page | Comparison]:
     if _is_bundle(place):
         return [bundle_report(read_bundle(place))]
     if place.is_file():
-        return _comparisons(place)
+        return _recorded(place)
     if place.is_dir():
         raise NothingToReport(place, f"the folder holds no {RECORD} and no {MANIFEST}")
     raise NothingToReport(place, "there is no such file or folder")
@@ -68,11 +71,15 @@ def _is_bundle(place: Path) -> bool:
     return (place / MANIFEST).is_file()
 
 
-def _comparisons(place: Path) -> Sequence[Comparison]:
+def _recorded(place: Path) -> Sequence[Page | Comparison]:
+    """What a record of `dyx bench` holds."""
     kind = _kind(place)
-    if kind not in (KIND, SWEEP):
-        raise NothingToReport(place, f"the file is JSON of {f'kind {kind}' if kind else 'no kind'}, not {KIND}")
-    return read_record(place)
+    if kind == SCENARIO:
+        return [scenario_report(read_scenario_run(place))]
+    if kind in (KIND, SWEEP):
+        return read_record(place)
+    seen = f"kind {kind}" if kind else "no kind"
+    raise NothingToReport(place, f"the file is JSON of {seen}, not {KIND} or {SCENARIO}")
 
 
 def _kind(place: Path) -> str | None:

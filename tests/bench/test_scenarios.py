@@ -380,6 +380,9 @@ def test_command_runs_a_scenario(run_dyx: Any, tiny_bundle: Bundle, tmp_path: Pa
         assert shown in ran.out
     saved = ScenarioRun.from_json(json.loads((tmp_path / "run.json").read_text()))
     assert (saved.results[0].name, saved.results[0].scenario, saved.results[0].threads) == ("tiny", "single-stream", 1)
+    page = run_dyx("report", tmp_path / "run.json", "--out", tmp_path / "page.html")
+    assert page.code == 0, page.err
+    assert "<h1>tiny: single-stream by MLPerf LoadGen</h1>" in (tmp_path / "page.html").read_text()
     printed = run_dyx(*words, "--scenario", "server", "--batch", 2, "--target-qps", 3000, "--json", "-")
     (result,) = ScenarioRun.from_json(json.loads(printed.out)).results
     assert (result.scenario, result.batch, result.settings["server_target_qps"]) == ("server", 2, 3000)

@@ -68,7 +68,7 @@ def test_pages_lie_where_nothing_is_hashed(run: Path, dy_bundle: Path, tmp_path:
 WRONG = [
     ("absent", None, "there is no such file or folder"),
     ("list.json", "[]", "the file is JSON of no kind, not dyx-bench"),
-    ("other.json", '{"kind": "dyx-other"}', "the file is JSON of kind dyx-other, not dyx-bench"),
+    ("other.json", '{"kind": "dyx-other"}', "the file is JSON of kind dyx-other, not dyx-bench or dyx-scenario"),
     ("text.json", "{half", "the file is no JSON"),
     ("bytes.json", b"\xff\xfe\x00", "the file is no JSON"),
 ]
@@ -91,6 +91,8 @@ def test_what_is_no_place_is_told(tmp_path: Path, name: str, content: str | byte
         ('{"kind": "dyx-bench", "schema": 99}', "it holds dyx-bench schema 99, not dyx-bench schema 1"),
         ('{"kind": "dyx-bench", "schema": 1}', "its dyx-bench is not whole (KeyError: 'settings')"),
         ('{"kind": "dyx-bench-sweep", "schema": 99}', "it holds dyx-bench-sweep schema 99"),
+        ('{"kind": "dyx-scenario", "schema": 99}', "it holds dyx-scenario schema 99, not dyx-scenario schema 1"),
+        ('{"kind": "dyx-scenario", "schema": 1}', "its dyx-scenario is not whole (KeyError: 'results')"),
     ],
 )
 def test_records_that_this_dyx_does_not_read_are_told(tmp_path: Path, content: str, words: str) -> None:
