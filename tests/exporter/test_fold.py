@@ -22,17 +22,32 @@ def network() -> Any:
     return net
 
 
-def test_network_is_folded_with_its_batch_norms_and_without_dropout() -> None:
+@pytest.mark.parametrize(
+    ("batch", "form", "layers", "norms"),
+    [
+        (None, "Winograd", 4, 1),  # the three dynamic convolutions and the static one of stride 1
+        (1, "MixOutputs", 3, 2),  # those after static convolutions stay
+    ],
+)
+def test_network_is_folded_with_its_batch_norms_and_without_dropout(
+    batch: int | None, form: str, layers: int, norms: int
+) -> None:
     net = network()
-    static = dyx.fold(net, shape=(3, 128, 128))
+    static = dyx.fold(net, shape=(3, 128, 128), batch=batch)
     words = [type(layer).__name__ for layer in static.sublayers()]
-    assert words.count("MixOutputs") == 3
-    assert words.count("BatchNorm2D") == 2, "those after static convolutions stay"
+    assert words.count(form) == layers
+    assert {"Winograd", "MixOutputs"} & set(words) == {form}
+    assert words.count("BatchNorm2D") == norms
+    assert words.count("Conv2D") == 5 - layers
     assert "Dropout" not in words
     assert "DYConv2D" not in words
-    images = paddle.to_tensor(varied_images((3, 128, 128), 5, np.random.default_rng(1)))
-    wanted = net(images).numpy()
-    assert np.abs(static(images).numpy() - wanted).max() < 5e-6 * np.abs(wanted).max()
+    images = varied_images((3, 128, 128), 5, np.random.default_rng(1))
+    wanted = net(paddle.to_tensor(images)).numpy()
+    got = np.concatenate([static(paddle.to_tensor(images[i : i + 1])).numpy() for i in range(5)])
+    assert np.abs(got - wanted).max() < 5e-6 * np.abs(wanted).max()
+    if batch is None:
+        got = static(paddle.to_tensor(images)).numpy()
+        assert np.abs(got - wanted).max() < 5e-6 * np.abs(wanted).max()
 
 
 def test_dynamic_network_stays_as_it_was() -> None:
@@ -64,6 +79,31 @@ def test_temperature_is_folded() -> None:
     layer.routing.temperature = 30.0
     assert float((dyx.fold(layer, temperature=4.0)(x) - wanted).abs().max()) < 1e-5
     assert float((dyx.fold(layer, temperature=0.2)(x) - wanted).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("rule", ["dyconv/winograd", "dyconv/mix-outputs"])
+def test_layers_under_two_names_are_replaced_under_both(rule: str) -> None:
+    """The forward goes by one name; the trace knows the other, which was given first."""
+
+    class Twice(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = DYConv2D(4, 6, 3, padding=1, num_experts=2), paddle.nn.BatchNorm2D(6)
+            self.plain, self.after = paddle.nn.Conv2D(6, 6, 3), paddle.nn.BatchNorm2D(6)
+            for norm in (self.norm, self.after):
+                norm._mean.set_value(np.arange(6, dtype="float32"))
+            self.chain = paddle.nn.Sequential(self.conv, self.norm, self.plain, self.after)
+
+        def forward(self, x: Any) -> Any:
+            return self.chain(x)
+
+    net = Twice()
+    net.eval()
+    static = dyx.fold(net, rule=rule, shape=(4, 9, 9))
+    kinds = [type(layer).__name__ for layer in static.sublayers()]
+    assert "DYConv2D" not in kinds
+    x = paddle.randn([3, 4, 9, 9])
+    assert float((static(x) - net(x)).abs().max()) < 1e-5 * float(net(x).abs().max())
 
 
 def test_layer_that_computes_something_else_than_its_name_says() -> None:

@@ -6,15 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import paddle
 import pytest
+from paddle import nn
 
-from dyx.errors import InvalidOption, RuleMatchesNothing, UnknownName
+import dyx
+from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
+from dyx.exporter.apply import apply_plan
 from dyx.exporter.plan import make_plan
 from dyx.exporter.rule import MACHINES, Offer, Site, Target, check_target
 from dyx.exporter.rules import RULES
+from dyx.exporter.trace import trace_sites
 from dyx.nn.attention import Routing
 from dyx.nn.dyconv import DyConvParameters
+from dyx.nn.experts import Experts
 from dyx.nn.geometry import Geometry
+from dyx.nn.na import NA
+from dyx.nn.se import SqueezeExcite
 
 
 def site(path: str = "features.8", kernel: int = 3, side: int = 7, experts: int = 2) -> Site:
@@ -96,3 +104,104 @@ def test_lossy_rule_is_cheapest_and_still_only_taken_when_asked_for() -> None:
     asked = make_plan([calibrated], Target(), ["dyconv/mean-attention"])
     assert asked.is_lossy
     assert asked.decisions[0].price_s < decision.price_s
+
+
+def static_site(kernel: tuple[int, int] = (3, 3)) -> Site:
+    """A static convolution of 128 channels, on 7×7."""
+    walk = Geometry(kernel, (1, 1), (kernel[0] // 2, kernel[1] // 2), (1, 1), 1)
+    layer = Experts(np.zeros((1, 192, 128, *kernel)), None, walk)
+    return Site("features.4", "conv", "Conv2D", layer, (128, 7, 7), (192, 7, 7))
+
+
+def test_static_convolution_is_listed_only_where_another_form_is_cheaper() -> None:
+    (decision,) = make_plan([static_site()], Target(tune_batch=512)).decisions
+    prices = {rule.id: rule.offer(static_site(), Target(tune_batch=512)) for rule in RULES if rule.kind == "conv"}
+    seconds = {
+        name: MACHINES["onnxruntime"].seconds(offer.cost) for name, offer in prices.items() if isinstance(offer, Offer)
+    }
+    assert decision.rule == "conv/winograd"
+    assert decision.price_s == seconds["conv/winograd"] < seconds["conv/direct"]
+    figures = f"{seconds['conv/direct'] * 1e6:.0f} µs per image against {seconds['conv/winograd'] * 1e6:.0f}"
+    assert decision.passed_over == {"conv/direct": f"costs {figures}"}
+    assert make_plan([static_site()], Target(batch=1)).decisions == (), "factors are read for one image only"
+
+
+def test_static_convolution_that_no_tile_fits_stays_as_it_is() -> None:
+    assert make_plan([static_site((3, 1))], Target()).decisions == ()
+    with pytest.raises(FoldRefused, match=r"conv/winograd: its kernel is \[3, 1\]"):
+        make_plan([static_site((3, 1))], Target(), ["conv/winograd"])
+
+
+def test_static_convolution_is_listed_as_it_stands_where_that_was_asked_for() -> None:
+    (decision,) = make_plan([static_site()], Target(), ["conv/direct"]).decisions
+    assert (decision.rule, decision.offer.form) == ("conv/direct", "the convolution as it stands")
+    assert decision.offer.cost.macs == 192 * 128 * 9 * 49
+    assert decision.passed_over["conv/winograd"].startswith("conv/direct was asked for (")
+
+
+def test_rule_for_static_convolutions_leaves_dynamic_ones_automatic() -> None:
+    plan = make_plan([static_site(), site()], Target(batch=1), ["conv/winograd"])
+    assert [decision.rule for decision in plan.decisions] == ["conv/winograd", "dyconv/mix-outputs"]
+
+
+class Gated(nn.Layer):
+    """A static convolution, perhaps a batch norm, and a layer that goes into what stands before it."""
+
+    def __init__(self, gate: Any, *, norm: bool) -> None:
+        super().__init__()
+        paddle.seed(0)
+        self.conv, self.gate = nn.Conv2D(4, 6, 3, padding=1), gate
+        self.norm = nn.BatchNorm2D(6) if norm else nn.Identity()
+        if norm:
+            self.norm._mean.set_value(np.arange(6, dtype="float32"))
+            self.norm.weight.set_value(np.arange(1, 7, dtype="float32"))
+
+    def forward(self, x: Any) -> Any:
+        return self.gate(self.norm(self.conv(x)) if isinstance(self.norm, nn.BatchNorm2D) else self.conv(x))
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["convolution", "batch norm"])
+@pytest.mark.parametrize("rule", ["gate/mean-attention", "na/constant"])
+def test_static_convolution_is_left_to_the_layer_that_takes_it_or_its_norm(rule: str, norm: bool) -> None:
+    gate = SqueezeExcite(6, 2) if rule == "gate/mean-attention" else NA()
+    net = Gated(gate, norm=norm).to(dtype="float64")
+    net.eval()
+    x = np.random.default_rng(0).standard_normal((3, 4, 9, 8))
+    trace = trace_sites(net, x, "net", logits=False)
+    factor = np.linspace(0.1, 0.9, 6) if rule == "gate/mean-attention" else np.full(6, 0.5)
+    sites = [replace(found, mean_attention=(factor,)) if found.path == "gate" else found for found in trace.sites]
+    assert [found.path for found in sites] == ["conv", "gate"]
+    plan = make_plan(sites, Target(), [rule, "conv/winograd"])
+    (decision,) = plan.decisions
+    assert (decision.site.path, decision.rule) == ("gate", rule)
+    assert decision.offer.takes == (("norm",) if norm else ("conv",))
+    y = net.conv(paddle.to_tensor(x))
+    wanted = (net.norm(y) if norm else y).numpy() * factor[:, None, None]
+    got = apply_plan(plan, net, trace.inputs)(paddle.to_tensor(x)).numpy()
+    assert np.abs(got - wanted).max() < 1e-9 * np.abs(wanted).max()
+
+
+def test_static_convolution_before_a_gate_that_leaves_it_alone_is_rewritten() -> None:
+    net = Gated(SqueezeExcite(6, 2), norm=True).to(dtype="float64")
+    net.eval()
+    x = np.random.default_rng(0).standard_normal((3, 4, 9, 8))
+    trace = trace_sites(net, x, "net", logits=False)
+    plan = make_plan(trace.sites, Target(), ["conv/winograd", "gate/in-place"])
+    assert [(found.rule, found.offer.takes) for found in plan.decisions] == [
+        ("conv/winograd", ("norm",)),
+        ("gate/in-place", ()),
+    ]
+    wanted = net(paddle.to_tensor(x)).numpy()
+    got = apply_plan(plan, net, trace.inputs)(paddle.to_tensor(x)).numpy()
+    assert np.abs(got - wanted).max() < 1e-9 * np.abs(wanted).max()
+
+
+def test_plain_network_may_be_folded_too() -> None:
+    """The two convolutions of a plain network, in a transform domain and as they stand."""
+    net = nn.Sequential(nn.Conv2D(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2D(8, 6, 5))
+    net.eval()
+    x = paddle.randn([3, 3, 12, 9])
+    for rule, word in (("conv/winograd", "Winograd"), ("conv/direct", "StaticConv")):
+        static = dyx.fold(net, rule=rule, shape=(3, 12, 9))
+        assert [type(layer).__name__ for layer in static.sublayers()].count(word) == 2
+        assert float((static(x) - net(x)).abs().max()) < 1e-5

@@ -156,3 +156,129 @@ def test_neighbours_end_where_somebody_else_listens(wire: Any, before: str, afte
     site = sites["dynamic"]
     assert (site.before.path if site.before else "") == before
     assert [found.path for found in site.after] == after
+
+
+class Static(nn.Layer):
+    """One static layer, wired by `wire`."""
+
+    def __init__(self, layer: Any, wire: Any) -> None:
+        super().__init__()
+        self.layer, self.norm, self.relu, self.pool = layer, nn.BatchNorm2D(6), nn.ReLU(), nn.MaxPool2D(2)
+        self.wire = wire
+
+    def forward(self, x: Any) -> Any:
+        return self.wire(self, x)
+
+
+def static_sites(layer: Any, wire: Any = lambda net, x: net.layer(x)) -> Any:
+    net = Static(layer, wire)
+    net.eval()
+    image = np.random.default_rng(0).standard_normal((2, 4, 8, 9))
+    return trace_sites(net.to(dtype="float64"), image, "net", logits=False)
+
+
+@pytest.mark.parametrize(
+    ("layer", "padding"),
+    [
+        (nn.Conv2D(4, 6, 3), (0, 0)),
+        (nn.Conv2D(4, 6, 3, padding=1, bias_attr=False), (1, 1)),
+        (nn.Conv2D(4, 6, 3, padding=[1, 2]), (1, 2)),
+        (nn.Conv2D(4, 6, (3, 1)), (0, 0)),
+        (nn.Conv2D(4, 6, 6, padding=3), (3, 3)),
+    ],
+    ids=["plain", "no bias", "padding per axis", "oblong", "large"],
+)
+def test_static_convolution_of_stride_1_is_a_site(layer: Any, padding: tuple[int, int]) -> None:
+    trace = static_sites(layer)
+    (site,) = trace.sites
+    assert (site.path, site.kind, site.class_name, site.before, site.after) == ("layer", "conv", "Conv2D", None, ())
+    assert site.layer.experts == 1
+    np.testing.assert_array_equal(site.layer.weight[0], layer.weight.numpy())
+    assert (site.layer.bias is None) == (layer.bias is None)
+    if layer.bias is not None:
+        np.testing.assert_array_equal(site.layer.bias, layer.bias.numpy()[None])
+    walk = site.layer.geometry
+    assert (walk.kernel, walk.padding) == (tuple(layer.weight.shape[2:]), padding)
+    assert (walk.stride, walk.dilation, walk.groups) == ((1, 1), (1, 1), 1)
+    assert site.input_shape == (4, 8, 9)
+    assert site.output_shape == tuple(layer(paddle.zeros([1, 4, 8, 9], "float64")).shape[1:])
+    assert [array.shape for array in trace.inputs["layer"]] == [(2, 4, 8, 9)]
+
+
+class OwnConv(nn.Conv2D):
+    """A convolution of somebody's own, which may do anything."""
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2D(4, 6, 1),
+        nn.Conv2D(4, 6, 3, stride=2),
+        nn.Conv2D(4, 6, 3, stride=[1, 2]),
+        nn.Conv2D(4, 6, 3, dilation=2),
+        nn.Conv2D(4, 6, 3, groups=2),
+        nn.Conv2D(4, 4, 3, groups=4),
+        nn.Conv2D(4, 6, 3, padding="SAME"),
+        nn.Conv2D(4, 6, 3, padding="VALID"),
+        nn.Conv2D(4, 6, 3, padding=[0, 1, 2, 0]),
+        nn.Conv2D(4, 6, 3, padding=[[0, 0], [0, 0], [1, 1], [1, 0]]),
+        nn.Conv2D(4, 6, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2D(4, 6, 3, padding=1, padding_mode="circular"),
+        nn.Conv2D(4, 6, 3, padding=1, padding_mode="replicate"),
+        nn.Conv2D(9, 6, 3, data_format="NHWC"),
+        nn.Conv2DTranspose(4, 6, 3),
+        OwnConv(4, 6, 3),
+    ],
+    ids=[
+        *("1x1", "stride", "stride along one axis", "dilation", "groups", "depthwise", "SAME", "VALID"),
+        *("four paddings", "paddings with channels", "reflect", "circular", "replicate", "NHWC", "transposed", "own"),
+    ],
+)
+def test_other_static_convolution_is_no_site(layer: Any) -> None:
+    assert static_sites(layer).sites == ()
+
+
+def test_static_convolution_that_does_more_than_it_says_is_no_site() -> None:
+    for place in ("register_forward_post_hook", "register_forward_pre_hook"):
+        layer = nn.Conv2D(4, 6, 3)
+        getattr(layer, place)(lambda *call: None)
+        assert static_sites(layer).sites == ()
+
+
+@pytest.mark.parametrize(
+    ("why", "wire", "paths", "after"),
+    [
+        ("all of them", lambda net, x: net.pool(net.relu(net.norm(net.layer(x)))), ["layer"], ["norm", "relu", "pool"]),
+        ("no norm", lambda net, x: net.pool(net.relu(net.layer(x))), ["layer"], ["relu", "pool"]),
+        ("norm after relu", lambda net, x: net.norm(net.relu(net.layer(x))), ["layer"], ["relu"]),
+        ("relu after pool", lambda net, x: net.relu(net.pool(net.layer(x))), ["layer"], ["pool"]),
+        ("another listens", lambda net, x: net.norm(y := net.layer(x)) + y.mean(), ["layer"], []),
+        ("another listens later", lambda net, x: net.pool(y := net.norm(net.layer(x))) + y.mean(), ["layer"], ["norm"]),
+        ("called twice", lambda net, x: net.layer(x) + net.layer(-x), [], []),
+        ("never called", lambda net, x: net.pool(x), [], []),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_follows_a_static_convolution(why: str, wire: Any, paths: list[str], after: list[str]) -> None:
+    trace = static_sites(nn.Conv2D(4, 6, 3), wire)
+    assert [site.path for site in trace.sites] == paths, why
+    assert [found.path for site in trace.sites for found in site.after] == after, why
+    assert trace.uncalled == (), "only dynamic layers are told of"
+
+
+def test_sites_stand_in_the_order_of_the_forward() -> None:
+    class Mixed(nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.dynamic = nn.Conv2D(6, 6, 3), DYConv2D(6, 6, 3, num_experts=2)
+            self.first, self.more, self.small = nn.Conv2D(4, 6, 3), nn.Conv2D(6, 6, 2), nn.Conv2D(6, 6, 1)
+
+        def forward(self, x: Any) -> Any:
+            return self.small(self.more(self.last(self.dynamic(self.first(x)))))
+
+    net = Mixed().to(dtype="float64")
+    net.eval()
+    sites = trace_sites(net, np.random.default_rng(0).standard_normal((2, 4, 9, 9)), "net", logits=False).sites
+    assert [site.path for site in sites] == ["first", "dynamic", "last", "more"]
+    assert [site.kind for site in sites] == ["conv", "dyconv", "conv", "conv"]
+    assert [site.before and site.before.path for site in sites] == [None, "first", None, None], "for dynamic ones only"
