@@ -274,11 +274,11 @@ def test_sites_stand_in_the_order_of_the_forward() -> None:
             self.first, self.more, self.small = nn.Conv2D(4, 6, 3), nn.Conv2D(6, 6, 2), nn.Conv2D(6, 6, 1)
 
         def forward(self, x: Any) -> Any:
-            return self.small(self.more(self.last(self.dynamic(self.first(x)))))
+            return self.small(self.last(self.dynamic(self.more(self.first(x)))))
 
     net = Mixed().to(dtype="float64")
     net.eval()
     sites = trace_sites(net, np.random.default_rng(0).standard_normal((2, 4, 9, 9)), "net", logits=False).sites
-    assert [site.path for site in sites] == ["first", "dynamic", "last", "more"]
-    assert [site.kind for site in sites] == ["conv", "dyconv", "conv", "conv"]
-    assert [site.before and site.before.path for site in sites] == [None, "first", None, None], "for dynamic ones only"
+    assert [site.path for site in sites] == ["first", "more", "dynamic", "last"]
+    assert [site.kind for site in sites] == ["conv", "conv", "dyconv", "conv"]
+    assert [site.before and site.before.path for site in sites] == [None, None, "more", None], "for dynamic ones only"
