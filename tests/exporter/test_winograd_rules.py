@@ -357,13 +357,13 @@ def counted_matmuls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         yield macs
 
 
-@pytest.mark.parametrize("size", [(7, 7), (16, 11), (8, 30)])
+@pytest.mark.parametrize(("size", "padding"), [((7, 7), (1, 1)), ((16, 11), (0, 0)), ((8, 30), (0, 2))])
 @pytest.mark.parametrize("followers", ["norm", "norm relu pool 2/2"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_cost_counts_what_the_layer_does(
-    kind: str, followers: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    kind: str, followers: str, size: tuple[int, int], padding: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conv = layer_of(kind, padding=(1, 1), experts=4, bias=False)
+    conv = layer_of(kind, padding=padding, experts=4, bias=False)
     site = site_of(kind, conv, size, FOLLOWERS[followers])
     cost, static, batch = offer_of(site, tune_batch=8).cost, built(site, tune_batch=8), 3
     images = images_of(size, batch)
