@@ -34,17 +34,25 @@ def test_plan_shows_rules_costs_and_reasons(run_dyx: Any) -> None:
     ran = run_dyx("plan", "alexnet-dy")
     assert ran.code == 0
     for words in (
+        "features.4",
+        "conv/winograd",
+        "conv/direct: costs",
+        "features.5",
+        "features.7",
         "features.8",
-        "dyconv/mix-outputs",
-        "dyconv/mix-inputs: costs",
+        "dyconv/winograd",
+        "dyconv/mix-outputs: costs",
         "features.9",
+        "features.17",
         "MMAC",
         "batch dynamic",
     ):
         assert words in ran.out
     plan = json.loads(run_dyx("plan", "--json", "--batch", "1", "--tune-backend", "openvino").out)
     assert (plan["batch"], plan["tune_backend"], len(plan["sites"])) == (1, "openvino", 3)
-    assert "nothing to fold" in run_dyx("plan", "alexnet-bn").out
+    assert "nothing to fold" in run_dyx("plan", "alexnet-bn", "--batch", "1").out
+    plain = json.loads(run_dyx("plan", "alexnet-bn", "--json").out)
+    assert {site["rule"] for site in plain["sites"]} == {"conv/winograd"}
 
 
 def test_export_says_what_it_found_made_and_proved(run_dyx: Any, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def _eager(network: Any, images: np.ndarray) -> np.ndarray:
 
 def _found(planned: Planned) -> str:
     """What is folded, in words: the user sees which of their classes were recognised."""
-    counts = Counter(site.class_name for site in planned.trace.sites)
+    counts = Counter(decision.site.class_name for decision in planned.plan.decisions)
     return "folding " + (
         ", ".join(f"{count} × {name}" for name, count in counts.items()) or "nothing: no dynamic layer"
     )

@@ -131,7 +131,7 @@ def _forced(requested: Sequence[str], kinds: Sequence[str], name: str) -> dict[s
             continue
         kind = rule.partition("/")[0]
         if kind not in kinds:
-            raise RuleMatchesNothing(rule, name, kinds)
+            raise RuleMatchesNothing(rule, name, [found for found in kinds if found != STATIC])
         if kind in forced:
             raise InvalidOption("--fold", f"{forced[kind]} and {rule}", f"one rule per kind of layer ({kind})")
         forced[kind] = rule

@@ -37,7 +37,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lossy(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dyx.Bundle:
     out = tmp_path_factory.mktemp("lossy") / "bundle"
-    return dyx.export("alexnet-dy", out=out, fold=(MEAN,), calibrate=images, tune_batch=8)
+    return dyx.export("alexnet-dy", out=out, fold=(MEAN, "conv/direct"), calibrate=images, tune_batch=8)
 
 
 def test_lossy_bundle_is_a_plain_static_network(lossy: dyx.Bundle) -> None:
@@ -46,7 +46,11 @@ def test_lossy_bundle_is_a_plain_static_network(lossy: dyx.Bundle) -> None:
     assert "Softmax" not in census.operators
     assert census.macs is not None
     assert 96e6 < census.macs < 98e6, "that of plain AlexNet"
-    assert all(site["lossy"] and site["rule"] == MEAN for site in lossy.manifest["plan"]["sites"])
+    sites = lossy.manifest["plan"]["sites"]
+    assert [(site["path"], site["rule"], site["lossy"]) for site in sites] == [
+        ("features.4", "conv/direct", False),
+        *((f"features.{place}", MEAN, True) for place in (8, 11, 14)),
+    ]
     assert dyx.check(lossy).passed, "its files are held to the static network in float64"
 
 
@@ -80,8 +84,10 @@ def test_auto_never_takes_a_lossy_rule(images: Path) -> None:
     with pytest.raises(InvalidOption, match=r"--calibrate is .*images\.npz'.*other rules are exact without"):
         dyx.plan("alexnet-dy", calibrate=images)
     planned = dyx.plan("alexnet-dy")
-    for decision in planned.plan.decisions:
-        assert not decision.offer.lossy
+    assert not planned.plan.is_lossy
+    dynamic = [decision for decision in planned.plan.decisions if decision.site.kind == "dyconv"]
+    assert len(dynamic) == 3
+    for decision in dynamic:
         assert decision.passed_over[MEAN] == "it needs calibration images (--calibrate)"
 
 

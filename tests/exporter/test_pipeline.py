@@ -97,7 +97,14 @@ def test_manifest_of_the_trained_export(trained: Path, checkpoint: Path) -> None
     assert manifest["weights"] == {"file": checkpoint.name, "sha256": sha256(checkpoint)}
     assert manifest["temperature"] == {"dyconv": 1.0}
     assert manifest["notes"] == []
-    assert [site["takes"] for site in manifest["plan"]["sites"]] == [[f"features.{i}"] for i in (9, 12, 15)]
+    plan = manifest["plan"]
+    assert [(site["path"], site["rule"]) for site in plan["sites"]] == [
+        ("features.4", "conv/winograd"),
+        *((f"features.{place}", "dyconv/winograd") for place in (8, 11, 14)),
+    ]
+    taken = ((5, 6, 7), (9, 10), (12, 13), (15, 16, 17))
+    assert [site["takes"] for site in plan["sites"]] == [[f"features.{place}" for place in found] for found in taken]
+    assert plan["joined"] == [[f"features.{one}", f"features.{other}"] for one, other in ((4, 8), (8, 11), (11, 14))]
     verdicts = manifest["parity"]["verdicts"]
     assert {(v["artifact"], v["batch"]) for v in verdicts} == {
         (artifact, batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7, 64, 512)
@@ -113,7 +120,8 @@ def test_users_own_classes_export_to_the_same_logits(
     bundle = dyx.export(
         f"{NOTEBOOK}:AlexNet_DY", weights=checkpoint, shape=(3, 128, 128), out=tmp_path / "own", tune_batch=8
     )
-    assert [site["layer"] for site in bundle.manifest["plan"]["sites"]] == ["DYConv2D"] * 3
+    layers = [site["layer"] for site in bundle.manifest["plan"]["sites"] if site["rule"].startswith("dyconv/")]
+    assert layers == ["DYConv2D"] * 3
     assert bundle.labels == tuple("0123456789")
     for backend in BACKENDS:
         with dyx.open(bundle, backend=backend) as own, dyx.open(trained, backend=backend) as zoo:
@@ -172,11 +180,23 @@ def test_frozen_batch(tmp_path: Path) -> None:
     assert dyx.check(str(bundle.path)).passed
 
 
-@pytest.mark.parametrize("rule", ["dyconv/mix-outputs", "dyconv/mix-inputs", "dyconv/aggregate-kernel"])
+@pytest.mark.parametrize(
+    ("dynamic", "static", "joined"),
+    [
+        ("dyconv/mix-outputs", "conv/direct", 0),
+        ("dyconv/mix-inputs", "conv/direct", 0),
+        ("dyconv/aggregate-kernel", "conv/winograd", 0),
+        ("dyconv/winograd", "conv/direct", 2),
+        ("dyconv/winograd", "conv/winograd", 3),
+    ],
+)
 @pytest.mark.parametrize("batch", [None, 1])
-def test_every_rule_exports_with_parity(tmp_path: Path, rule: str, batch: int | None) -> None:
-    bundle = dyx.export(out=tmp_path / "x", fold=(rule,), batch=batch, tune_batch=8)
-    assert {site["rule"] for site in bundle.manifest["plan"]["sites"]} == {rule}
+def test_every_rule_exports_with_parity(
+    tmp_path: Path, dynamic: str, static: str, joined: int, batch: int | None
+) -> None:
+    bundle = dyx.export(out=tmp_path / "x", fold=(dynamic, static), batch=batch, tune_batch=8)
+    assert [site["rule"] for site in bundle.manifest["plan"]["sites"]] == [static, *[dynamic] * 3]
+    assert len(bundle.manifest["plan"]["joined"]) == joined
     assert bundle.manifest["parity"]["passed"]
 
 
