@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dyx.checks import check
     from dyx.errors import DyxError
     from dyx.exporter.fold import fold
-    from dyx.exporter.pipeline import export, plan
+    from dyx.exporter.pipeline import export
+    from dyx.exporter.planned import plan
     from dyx.nn.adapters import register_layer
     from dyx.nn.attention import Routing
     from dyx.nn.dyconv import DyConvParameters
@@ -39,7 +40,7 @@ _PUBLIC = {
     "export": "dyx.exporter.pipeline:export",
     "fold": "dyx.exporter.fold:fold",
     "open": "dyx.runtime:open_bundle",
-    "plan": "dyx.exporter.pipeline:plan",
+    "plan": "dyx.exporter.planned:plan",
     "register_layer": "dyx.nn.adapters:register_layer",
 }
 

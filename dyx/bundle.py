@@ -1,6 +1,7 @@
 """A bundle: the folder that the author half writes and the deploy half opens.
 
-`dyx.json` (the manifest), `model.onnx` and/or `model.json` + `model.pdiparams`, and `samples.npz`.
+`dyx.json` (the manifest), `model.onnx` and/or `model.json` + `model.pdiparams`, and `samples.npz`. Beside them may
+stand `small.*`: the same network in a form for small batches.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ PADDLE_PROGRAM = "model.json"
 PADDLE_PARAMETERS = "model.pdiparams"
 FORMAT_FILES = {"paddle": (PADDLE_PROGRAM, PADDLE_PARAMETERS), "onnx": (ONNX_MODEL,)}
 """Format to the files that make it up, in the order in which an export makes them."""
+
+STEM = "model"
+"""What the files of a bundle's main graph are called, before the dot."""
 
 _REQUIRED = (
     *("schema", "model", "inputs", "outputs", "preprocess", "labels", "temperature"),
@@ -50,11 +54,31 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """One form of a bundle's network, in every format that the bundle holds.
+
+    Attributes:
+        stem: Of its files.
+        from_batch: The smallest batch that it is for; larger ones are another's, if that begins below them.
+        chunk: How many images a CPU takes at a time, so that what lies between two layers stays small; None for all.
+    """
+
+    stem: str = STEM
+    from_batch: int = 1
+    chunk: int | None = None
+
+    def artifact(self, kind: str) -> str:
+        """What a record of parity calls its file of a format, with its stem if it is not the main one."""
+        return kind if self.stem == STEM else f"{kind} {self.stem}"
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its folder and its manifest."""
+    """An opened bundle: its folder, its manifest, and the graph whose files are meant by their usual names."""
 
     path: Path
     manifest: Mapping[str, Any]
+    stem: str = STEM
 
     @property
     def model(self) -> str:
@@ -87,9 +111,26 @@ class Bundle:
         files = self.manifest["files"]
         return tuple(name for name, needed in FORMAT_FILES.items() if all(file in files for file in needed))
 
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The forms of its network, by the batches that they are for, smallest first."""
+        told = self.manifest.get("graphs") or [{}]
+        found = [Graph(**{key: entry[key] for key in Graph.__dataclass_fields__ if key in entry}) for entry in told]
+        return tuple(sorted(found, key=lambda graph: graph.from_batch))
+
+    def of_graph(self, graph: Graph) -> Bundle:
+        """The same bundle as if it held one graph only, for every batch in one piece."""
+        told = {entry["stem"]: entry for entry in self.manifest.get("graphs", ())}
+        own = {"stem": graph.stem, "plan": told.get(graph.stem, self.manifest)["plan"]}
+        return replace(self, stem=graph.stem, manifest={**self.manifest, "plan": own["plan"], "graphs": [own]})
+
+    def files_of(self, kind: str) -> tuple[str, ...]:
+        """Names of the files of a format, of every graph."""
+        return tuple(_named(file, graph.stem) for graph in self.graphs for file in FORMAT_FILES[kind])
+
     def file(self, name: str) -> Path:
-        """The path of one file of the bundle."""
-        return self.path / name
+        """The path of one file of the bundle; of the graph that is meant, where it is one of a graph's."""
+        return self.path / _named(name, self.stem)
 
     def samples(self) -> Samples:
         """The inputs and references that prove the bundle on any machine."""
@@ -112,6 +153,11 @@ class Bundle:
                 faults[name] = "has another sha256 than the manifest says"
         if faults:
             raise BundleAltered(self.path, faults)
+
+
+def _named(name: str, stem: str) -> str:
+    """The file of a graph that has this name in the main one; other names stay."""
+    return f"{stem}{Path(name).suffix}" if Path(name).stem == STEM else name
 
 
 def read_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
@@ -146,6 +192,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     strange = [name for name in manifest["files"] if Path(name).name != name]
     if strange:
         raise BundleAltered(folder, {MANIFEST: f"names files outside the bundle: {', '.join(strange)}"})
+    bundle = Bundle(folder, manifest)
+    lost = [name for kind in bundle.formats for name in bundle.files_of(kind) if name not in manifest["files"]]
+    if lost:
+        raise BundleAltered(folder, {MANIFEST: f"tells of graphs whose files it does not list: {', '.join(lost)}"})
     return manifest
 
 

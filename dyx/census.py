@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PROGRAM, Bundle
@@ -22,6 +21,7 @@ class Census:
     """What stands in one graph.
 
     Attributes:
+        file: Its name, or that of its program.
         format: "onnx" or "paddle".
         opset: Of an ONNX graph, else None.
         operators: Operator → how many.
@@ -32,6 +32,7 @@ class Census:
         foreign_domains: Operator domains other than ONNX's own.
     """
 
+    file: str
     format: str
     opset: int | None
     operators: Mapping[str, int]
@@ -50,7 +51,7 @@ class Census:
 def take_census(bundle: Bundle) -> tuple[Census, ...]:
     """A census of each graph of a bundle. Raises PackageMissing where onnx is needed and absent."""
     counters = {"paddle": paddle_census, "onnx": onnx_census}
-    return tuple(counters[name](bundle.path) for name in bundle.formats)
+    return tuple(counters[name](bundle.of_graph(graph)) for graph in reversed(bundle.graphs) for name in bundle.formats)
 
 
 def broken_promises(census: Census, batch: int | str, *, computed_kernels: bool) -> tuple[str, ...]:
@@ -68,30 +69,35 @@ def broken_promises(census: Census, batch: int | str, *, computed_kernels: bool)
         faults.append(f"{census.computed_kernels} convolutions with a computed kernel that the plan did not choose")
     if census.free_batch != (batch == "dynamic"):
         faults.append(f"the batch is {'free' if census.free_batch else 'frozen'}, where the plan says {batch}")
-    return tuple(f"model.{'json' if census.format == 'paddle' else 'onnx'}: {fault}" for fault in faults)
+    return tuple(f"{census.file}: {fault}" for fault in faults)
 
 
-def onnx_census(folder: Path) -> Census:
-    """A census of `model.onnx` in a folder."""
+def onnx_census(bundle: Bundle) -> Census:
+    """A census of the ONNX file of a bundle's graph."""
     try:
         import onnx
     except ModuleNotFoundError as error:
         raise PackageMissing("onnx", "onnx") from error
-    model = onnx.load(folder / ONNX_MODEL)
-    with suppress(onnx.shape_inference.InferenceError):  # at a foreign operator: the census then lacks MACs only
-        model = onnx.shape_inference.infer_shapes(model)
+    file = bundle.file(ONNX_MODEL)
+    model = onnx.load(file, load_external_data=False)
     graph = model.graph
-    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     ends = (graph.input[0], graph.output[0])
+    free_batch = all(value.type.tensor_type.shape.dim[0].HasField("dim_param") for value in ends)
+    for value in ends if free_batch else ():
+        value.type.tensor_type.shape.dim[0].dim_value = 1  # MACs are counted for one image
+    with suppress(onnx.shape_inference.InferenceError):  # at a foreign operator: the census then lacks MACs only
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     kernels = [node.input[1] for node in graph.node if node.op_type in _CONVOLUTIONS]
     return Census(
+        file=file.name,
         format="onnx",
         opset=model.opset_import[0].version,
         operators=Counter(node.op_type for node in graph.node),
         parameters=sum(prod(shape) for shape in constants.values()),
         macs=_onnx_macs(graph, constants),
         computed_kernels=sum(kernel not in constants for kernel in kernels),
-        free_batch=all(value.type.tensor_type.shape.dim[0].HasField("dim_param") for value in ends),
+        free_batch=free_batch,
         foreign_domains=tuple(sorted({node.domain for node in graph.node} - {"", "ai.onnx"})),
     )
 
@@ -120,13 +126,15 @@ def _node_macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return 0
 
 
-def paddle_census(folder: Path) -> Census:
-    """A census of `model.json` in a folder. Paddle itself is not needed: the program is JSON."""
-    operations = read_program(folder / PADDLE_PROGRAM)
+def paddle_census(bundle: Bundle) -> Census:
+    """A census of the Paddle program of a bundle's graph. Paddle itself is not needed: the program is JSON."""
+    file = bundle.file(PADDLE_PROGRAM)
+    operations = read_program(file)
     parameters = {each.outputs[0]: each.shapes[0] for each in operations if each.name == PARAMETER}
     ends = [shape for each in operations for shape in each.shapes if each.name == "data"]
     kernels = [each.inputs[1] for each in operations if "conv2d" in each.name and len(each.inputs) > 1]
     return Census(
+        file=file.name,
         format="paddle",
         opset=None,
         operators=Counter(each.name for each in operations if each.name != PARAMETER),

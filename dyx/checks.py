@@ -84,7 +84,8 @@ def check(
 
 def _faults(bundle: Bundle) -> tuple[str, ...]:
     plan = bundle.manifest["plan"]
-    computed = any(site["computed_kernel"] for site in plan["sites"])
+    plans = [bundle.of_graph(graph).manifest["plan"] for graph in bundle.graphs]
+    computed = any(site["computed_kernel"] for one in plans for site in one["sites"])
     return tuple(
         fault
         for census in take_census(bundle)
@@ -100,9 +101,10 @@ def _parity(bundle: Bundle, backends: Sequence[str], batches: Sequence[int], pro
     verdicts: list[Verdict] = []
     for backend in backends:
         progress(f"proving on {backend}")
-        with open_bundle(bundle, backend, device="cpu") as runner:
-            sizes = batches if size == BATCH else (int(size),)
-            verdicts += prove(runner, BACKEND_FORMATS[backend], samples, allowed, sizes)
+        sizes = batches if size == BATCH else (int(size),)
+        for graph in bundle.graphs:
+            with open_bundle(bundle.of_graph(graph), backend, device="cpu") as runner:
+                verdicts += prove(runner, graph.artifact(BACKEND_FORMATS[backend]), samples, allowed, sizes)
     return ParityReport(stored["tolerance"], stored["noise"], allowed, tuple(verdicts))
 
 

@@ -111,7 +111,7 @@ def _macs(contender: Contender) -> int | None:
     bundle = read_bundle(contender.arguments["bundle"], verify=False)
     if "onnx" not in bundle.formats or find_spec("onnx") is None:
         return None
-    return onnx_census(bundle.path).macs
+    return onnx_census(bundle).macs
 
 
 def _with_defaults(contender: Contender) -> Contender:
@@ -214,16 +214,19 @@ def _backends(where: Where) -> Sequence[str]:
 def _baseline(bundle: Bundle, named: str | None, tell: Progress) -> Bundle | None:
     if named is None:
         name = find_model(bundle.model).baseline if bundle.model in BUILDERS.names else None
-        return _zoo_bundle(name, bundle.path.parent, tell) if name else None
+        return _zoo_bundle(name, bundle.path.parent, tell, plain=True) if name else None
     if named in BUILDERS.names and not (Path(named) / MANIFEST).is_file():
-        return _zoo_bundle(named, bundle.path.parent, tell)
+        return _zoo_bundle(named, bundle.path.parent, tell, plain=True)
     if not Path(named).exists():
         raise UnknownName("bundle or model", named, BUILDERS.names)
     return read_bundle(named)
 
 
-def _zoo_bundle(name: str, beside: Path, tell: Progress) -> Bundle:
-    """The bundle of a zoo model: beside the first one, or in bundles/, exported there if it is in neither place."""
+def _zoo_bundle(name: str, beside: Path, tell: Progress, *, plain: bool = False) -> Bundle:
+    """The bundle of a zoo model: beside the first one, or in bundles/, exported there if it is in neither place.
+
+    Plain is what one gets without dyx: a baseline whose own convolutions were rewritten would be none.
+    """
     for folder in (beside / name, BUNDLES / name):
         if (folder / MANIFEST).is_file():
             return read_bundle(folder)
@@ -235,7 +238,8 @@ def _zoo_bundle(name: str, beside: Path, tell: Progress) -> Bundle:
     from dyx.exporter.pipeline import export
 
     tell(f"{folder} is not there: exporting it first, with untrained weights")
-    return export(name, out=folder, progress=tell)
+    settings = {"fold": ("conv/direct",), "one_graph": True} if plain else {}
+    return export(name, out=folder, progress=tell, **settings)
 
 
 def _contender(bundle: Bundle, backend: str, where: Where, baseline: bool) -> Contender | Skipped:

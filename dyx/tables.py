@@ -59,10 +59,10 @@ def _chosen(site: Mapping[str, Any]) -> str:
 
 
 def verdicts_table(verdicts: Iterable[Verdict]) -> Table:
-    """One row per backend (which implies the artifact) and batch size."""
+    """One row per backend, graph and batch size."""
     rows = (
         (
-            *(v.backend, str(v.batch), f"{v.max_abs_error:.1e}", f"{v.relative_error:.1e}"),
+            *(_runner(v), str(v.batch), f"{v.max_abs_error:.1e}", f"{v.relative_error:.1e}"),
             *("–" if v.row_drift is None else f"{v.row_drift:.1e}", f"{100 * v.top1_agreement:.1f} %"),
             f"{v.where['kind']} {v.where['row']}",
             "[green]pass[/]" if v.passed else "[bold red]MISS[/]",
@@ -71,6 +71,11 @@ def verdicts_table(verdicts: Iterable[Verdict]) -> Table:
     )
     names = ("backend", "batch", "max abs", "of max |y|", "row alone", "top-1", "where", "")
     return _table(names, rows, right=names[1:6])
+
+
+def _runner(verdict: Verdict) -> str:
+    """The backend, which tells the format, and the graph where it is not the main one."""
+    return " ".join([verdict.backend, *verdict.artifact.split()[1:]])
 
 
 def export_summary(bundle: Bundle) -> list[str]:
@@ -82,9 +87,20 @@ def export_summary(bundle: Bundle) -> list[str]:
     return [
         f"[bold]{escape(bundle.path)}[/]  {' + '.join(bundle.formats)}, input {escape(bundle.input)}",
         f"folded by {', '.join(rules)}" if rules else "no dynamic layer: exported as it stands",
+        *_for_small_batches(bundle),
         f"parity with the dynamic network in float64: {worst:.1e} of max |y| at batches {batches}"
         f" (allowed: {bundle.manifest['parity']['applied']})",
     ]
+
+
+def _for_small_batches(bundle: Bundle) -> list[str]:
+    """What answers small batches, where that is a graph of its own."""
+    if len(bundle.graphs) == 1:
+        return []
+    small, main = bundle.graphs
+    entry = next(graph for graph in bundle.manifest["graphs"] if graph["stem"] == small.stem)
+    rules = sorted({site["rule"] for site in entry["plan"]["sites"]})
+    return [f"batches below {main.from_batch}: {small.stem}.*, folded by {', '.join(rules) or 'nothing'}"]
 
 
 def check_summary(report: CheckReport) -> list[str]:
@@ -129,7 +145,7 @@ def _facts(bundle: Bundle) -> Table:
 def _graphs(censuses: Sequence[Census]) -> Table:
     rows = [
         (
-            f"{census.format}{f' opset {census.opset}' if census.opset else ''}",
+            f"{census.file}{f' opset {census.opset}' if census.opset else ''}",
             "–" if census.parameters is None else f"{census.parameters:,}",
             "–" if census.macs is None else f"{census.macs / 1e6:.1f}",
             ", ".join(f"{name} {count}" for name, count in census.to_json()["operators"].items()),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dyx.bundle import FORMAT_FILES, Bundle
+from dyx.bundle import Bundle
 from dyx.errors import InvalidOption
 from dyx.runtime import BACKEND_FORMATS, BACKENDS
 
@@ -84,7 +84,7 @@ def bundle_contender(
     baseline: bool = False,
 ) -> Contender:
     """A bundle on one backend; its name is its network's unless given. Raises UnknownName."""
-    files = FORMAT_FILES[BACKEND_FORMATS[BACKENDS.check(backend)]]
+    files = bundle.files_of(BACKEND_FORMATS[BACKENDS.check(backend)])
     hashes = bundle.manifest["files"]
     return Contender(
         name or bundle.model,

@@ -20,6 +20,7 @@ from dyx.cli.options import (
     Json,
     Labels,
     Model,
+    OneGraph,
     Opset,
     Out,
     Prep,
@@ -65,7 +66,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show which rule would fold each dynamic layer, what it costs, and why each other rule was passed over."""
-    from dyx.exporter.pipeline import plan as plan_model
+    from dyx.exporter.planned import plan as plan_model
 
     settings = _settings(locals())
     with console.Steps() as steps:
@@ -95,6 +96,7 @@ def export(
     tolerance: Tolerance = 2e-5,
     tune_batch: TuneBatch = None,
     tune_backend: TuneBackend = "onnxruntime",
+    one_graph: OneGraph = False,
     calibrate: Calibrate = None,
     as_json: Json = False,
 ) -> None:

@@ -43,6 +43,10 @@ TuneBatch = Annotated[
     int | None,
     typer.Option(metavar="N", help="Batch size that rules are priced at when the batch is free: 512, or the model's."),
 ]
+OneGraph = Annotated[
+    bool,
+    typer.Option("--one-graph", help="No second graph for small batches, even where it is predicted to pay."),
+]
 TuneBackend = Annotated[str, typer.Option(metavar="NAME", help="Backend that rules are priced for.")]
 Calibrate = Annotated[
     Path | None,

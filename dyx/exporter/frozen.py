@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bundle import Bundle, read_bundle, write_manifest
-from dyx.exporter.pipeline import Planned, plan
+from dyx.exporter.planned import Planned, plan
 from dyx.exporter.to_onnx import to_onnx
 from dyx.exporter.to_paddle import to_paddle
 from dyx.folder import written_whole

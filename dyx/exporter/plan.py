@@ -130,7 +130,7 @@ def _forced(requested: Sequence[str], kinds: Sequence[str], name: str) -> dict[s
         if rule == AUTO:
             continue
         kind = rule.partition("/")[0]
-        if kind not in kinds:
+        if kind not in kinds and kind != STATIC:
             raise RuleMatchesNothing(rule, name, [found for found in kinds if found != STATIC])
         if kind in forced:
             raise InvalidOption("--fold", f"{forced[kind]} and {rule}", f"one rule per kind of layer ({kind})")

@@ -120,6 +120,7 @@ class Offer:
             one static network share.
         takes: Paths of the neighbours that it computes too.
         by_positions: Whether the layer can read and give maps with their positions first, `(H · W, B, C)`.
+        widest: Floats per image of the widest tensor inside a transform; 0 where there is none.
         computed_kernel: Whether that is a convolution whose kernel is no constant; it takes one row at a time.
         lossy: Whether it only approximates the layer. Such an offer is taken on request alone.
         note: What the user should hear of it, in words; "" for nothing.
@@ -130,6 +131,7 @@ class Offer:
     build: Callable[[SharedConstants], Any]
     takes: tuple[str, ...] = ()
     by_positions: bool = False
+    widest: int = 0
     computed_kernel: bool = False
     lossy: bool = False
     note: str = ""

@@ -38,6 +38,7 @@ class ExportSettings:
         tune_batch: Batch size that rules are priced at where the batch is free; by default 512 for small inputs, 8
             for ImageNet's.
         tune_backend: Backend that rules are priced for.
+        one_graph: Write one graph only, for `tune_batch`; otherwise a second answers small batches where that pays.
         calibrate: A folder of pictures or an .npz, for rules that fix attention at its mean.
     """
 
@@ -56,6 +57,7 @@ class ExportSettings:
     tolerance: float = TOLERANCE
     tune_batch: int | None = None
     tune_backend: str = "onnxruntime"
+    one_graph: bool = False
     calibrate: Path | str | None = None
 
     def target(self, usual_batch: int = 1) -> Target:

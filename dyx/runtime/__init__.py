@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from dyx.bundle import Bundle, read_bundle
 from dyx.errors import InvalidOption, PackageMissing
 from dyx.registry import Registry
+from dyx.runtime.by_batch import ByBatch
 from dyx.runtime.runner import Contract, Runner, Score
 
 __all__ = ["BACKENDS", "Contract", "Runner", "Score", "open_bundle", "usable_backends"]
@@ -55,8 +57,14 @@ def open_bundle(
     if threads is not None and threads < 1:
         raise InvalidOption("--threads", threads, "a number from 1 up")
     chosen = _first_usable(opened) if backend == "auto" else _checked(opened, backend)
-    runner: Runner = BACKENDS.get(chosen)(opened, device=device, threads=threads, tuned=tuned)
+    open_graph = partial(BACKENDS.get(chosen), device=device, threads=threads, tuned=tuned)
+    runner: Runner = open_graph(opened) if _is_one_piece(opened) else ByBatch(opened, open_graph)
     return runner
+
+
+def _is_one_piece(bundle: Bundle) -> bool:
+    """Whether there is one graph, which takes batches whole."""
+    return len(bundle.graphs) == 1 and bundle.graphs[0].chunk is None
 
 
 def usable_backends(bundle: Bundle) -> tuple[str, ...]:

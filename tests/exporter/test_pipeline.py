@@ -107,8 +107,12 @@ def test_manifest_of_the_trained_export(trained: Path, checkpoint: Path) -> None
     assert plan["joined"] == [[f"features.{one}", f"features.{other}"] for one, other in ((4, 8), (8, 11), (11, 14))]
     verdicts = manifest["parity"]["verdicts"]
     assert {(v["artifact"], v["batch"]) for v in verdicts} == {
-        (artifact, batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7, 64, 512)
+        *((artifact, batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7, 64, 512)),
+        *((f"{artifact} small", batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7)),
     }
+    small, main = manifest["graphs"]
+    assert [site["takes"] for site in small["plan"]["sites"]] == [[f"features.{i}"] for i in (9, 12, 15)]
+    assert main["plan"] == manifest["plan"]
     assert max(v["relative_error"] for v in verdicts) < 5e-6
     assert max(v["row_drift"] for v in verdicts) < 5e-6
 

@@ -12,7 +12,6 @@ whose factors, 100/9 times the kernel at 7 outputs a tile, are not too many.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dyx.exporter.folded.constants import SharedConstants
@@ -144,7 +143,8 @@ def _offer(
     form = f"{tiles} × {products} products for {outputs} outputs, mixed in between"
     form = form if site.layer.experts > 1 else form.partition(",")[0]
     cost = winograd_cost(site, target, axes, competing=competing)
-    return Offer(cost, form, build, takes, by_positions=True)
+    widest = len(axes[0].read) * len(axes[1].read) * max(site.layer.channels_in, site.layer.channels_out)
+    return Offer(cost, form, build, takes, by_positions=True, widest=widest)
 
 
 def following(site: Site) -> tuple[Neighbour | None, Neighbour | None]:
