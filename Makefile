@@ -19,6 +19,7 @@ slow: $(READY) ## The slow tests alone.
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY) ## The recorded benchmarks, then the pages made from them: two hours, on a quiet machine.
+	$(BIN)/python benchmarks/as_fast_as_plain.py
 	$(BIN)/python benchmarks/gates.py
 	$(BIN)/python benchmarks/kw_against_frozen.py --out benchmarks/results/kw1x-resnet18-cpu-8.json
 	$(BIN)/python benchmarks/zoo.py

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from zoo import RESULTS, bundle_of, tell_on_stdout
+from zoo import RESULTS, bundle_of, plain_bundle_of, tell_on_stdout
 
 from dyx.bench import bench, bundle_contender
 from dyx.bench.report import tabulate
@@ -17,7 +17,7 @@ from dyx.console import stdout
 from dyx.runtime import BACKENDS
 
 BASELINE = "alexnet"
-NETWORKS = (BASELINE, "alexnet-na", "alexnet-eca", "alexnet-nanet")
+NETWORKS = ("alexnet-na", "alexnet-eca", "alexnet-nanet")
 
 
 def main() -> None:
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12.0)
     options = parser.parse_args()
     contenders = [
-        bundle_contender(bundle_of(name), backend, device="cpu", baseline=name == BASELINE)
+        bundle_contender(bundle, backend, device="cpu", baseline=bundle.model == BASELINE)
         for backend in BACKENDS.names
-        for name in NETWORKS
+        for bundle in (plain_bundle_of(BASELINE), *map(bundle_of, NETWORKS))
     ]
     for batch in options.batch:
         found = bench(contenders, batch=batch, seconds=options.seconds, progress=tell_on_stdout())

@@ -1,4 +1,4 @@
-"""Writes the tables of speed in README.md from the records, so that neither can drift from the other.
+"""Writes the tables of speed in README.md and docs/speed.md from the records, so that none can drift from them.
 
 python benchmarks/readme_tables.py
 """
@@ -6,12 +6,15 @@ python benchmarks/readme_tables.py
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dyx.bench import Comparison, Contender
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
 BACKENDS = ("onnxruntime", "openvino", "paddle")
 OTHERS = (
     ("alexnet-na", 64, "gates-cpu-64.json"),
@@ -22,37 +25,110 @@ OTHERS = (
 )
 
 
-def ratio(file: str, network: str, backend: str) -> str:
-    """A recorded ratio with its interval, as the tables have it."""
+BATCHES = (1, 8, 64, 512)
+EAGER = "alexnet-dy in eager Paddle"
+
+
+def rows_of(file: str) -> list[dict[str, Any]]:
+    """What a record says, a row per contender."""
     rows: list[dict[str, Any]] = json.loads((RESULTS / file).read_text())["summary"]
-    found = next(row["ratio"] for row in rows if row["name"].split()[0] == network and row["backend"] == backend)
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return rows
+
+
+def told(value: float, low: float, high: float) -> str:
+    """A ratio with its interval, as the tables have it."""
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def ratio(file: str, network: str, backend: str) -> str:
+    """A recorded ratio to the baseline."""
+    found = next(row for row in rows_of(file) if row["name"].split()[0] == network and row["backend"] == backend)
+    return told(*(found["ratio"][key] for key in ("value", "low", "high")))
+
+
+def table(heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table with a column per backend."""
+    lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
+    return "\n".join([f"| {heading} | {' | '.join(BACKENDS)} |", f"|{'---|' * (len(BACKENDS) + 1)}", *lines])
 
 
 def dynamic() -> str:
     """alexnet-dy beside alexnet-bn on each backend."""
-    rows = [f"| {backend} | {ratio('alexnet-dy-cpu-512.json', 'alexnet-dy', backend)} |" for backend in BACKENDS]
-    return "\n".join(["| backend | alexnet-dy ÷ alexnet-bn, images/s [95 % interval] |", "|---|---|", *rows])
+    rows = [
+        (str(batch), [ratio(f"alexnet-dy-cpu-{batch}.json", "alexnet-dy", backend) for backend in BACKENDS])
+        for batch in BATCHES
+    ]
+    return table("batch: alexnet-dy ÷ alexnet-bn", rows)
+
+
+def beside(name: str, batch: int) -> list[str]:
+    """alexnet-dy ÷ another contender of the same run, on each backend; "–" where that took no part."""
+    record = Comparison.from_json(json.loads((RESULTS / f"alexnet-dy-cpu-{batch}.json").read_text()))
+    sides = [
+        replace(seen, contender=replace(seen.contender, baseline=_called(seen.contender) == name))
+        for seen in record.measurements
+    ]
+    rows = replace(record, measurements=tuple(sides)).rows
+    found = {row.backend: row.ratio for row in rows if row.name == "alexnet-dy"}
+    return ["–" if (one := found.get(backend)) is None else told(one.value, one.low, one.high) for backend in BACKENDS]
+
+
+def _called(contender: Contender) -> str:
+    """Its name; the eager network's own."""
+    return EAGER if contender.backend == "paddle-eager" else contender.name
+
+
+def peak(batch: int) -> list[str]:
+    """How much of the machine's matrix product alexnet-dy reaches, by the arithmetic that it really does."""
+    rows = [row for row in rows_of(f"alexnet-dy-cpu-{batch}.json") if row["name"] == "alexnet-dy"]
+    shares = {row["backend"]: row["peak_share"] for row in rows}
+    return [f"{shares[backend]:.0%}" for backend in BACKENDS]
+
+
+def memory(batch: int) -> list[str]:
+    """Peak memory of alexnet-dy's process ÷ that of alexnet-bn's."""
+    peaks = {(row["name"], row["backend"]): row["peak_bytes"] for row in rows_of(f"alexnet-dy-cpu-{batch}.json")}
+    return [f"{peaks['alexnet-dy', backend] / peaks['alexnet-bn', backend]:.2f}" for backend in BACKENDS]
+
+
+def speed() -> str:
+    """alexnet-dy beside everything else that was measured with it."""
+    rows = [(f"{name}, batch {batch}", beside(name, batch)) for name in PEERS for batch in PEERS[name]]
+    rows += [(f"share of the matrix product's speed, batch {batch}", peak(batch)) for batch in (64, 512)]
+    return table("alexnet-dy ÷", [*rows, ("peak memory of alexnet-bn, batch 512", memory(512))])
+
+
+PEERS = {
+    "alexnet-bn": BATCHES,
+    "alexnet-bn (rewritten)": BATCHES,
+    "alexnet-dy (frozen)": (8, 64),
+    EAGER: (8, 64),
+}
+"""Who stands beside alexnet-dy, at which batches."""
 
 
 def others() -> str:
     """Gates beside plain AlexNet; KernelWarehouse beside its batch-frozen export."""
-    rows = [
-        f"| `{network}`, {batch} | {' | '.join(ratio(file, network, backend) for backend in BACKENDS)} |"
-        for network, batch, file in OTHERS
-    ]
-    return "\n".join([f"| network, batch | {' | '.join(BACKENDS)} |", "|---|---|---|---|", *rows])
+    rows = [(f"`{name}`, {batch}", [ratio(file, name, at) for at in BACKENDS]) for name, batch, file in OTHERS]
+    return table("network, batch", rows)
 
 
-def page() -> str:
-    """The README with both tables made anew."""
-    text = README.read_text()
-    for name, table in (("dynamic", dynamic()), ("others", others())):
+PAGES = {
+    ROOT / "README.md": {"dynamic": dynamic, "others": others},
+    ROOT / "docs" / "speed.md": {"speed": speed},
+}
+
+
+def page(path: Path) -> str:
+    """A page with its tables made anew."""
+    text = path.read_text()
+    for name, make in PAGES[path].items():
         before, begin, rest = text.partition(f"<!-- {name}: made by benchmarks/readme_tables.py -->\n")
-        assert begin, f"README.md has no place for the table {name!r}"
-        text = f"{before}{begin}{table}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        assert begin, f"{path.name} has no place for the table {name!r}"
+        text = f"{before}{begin}{make()}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(page())
+    for path in PAGES:
+        path.write_text(page(path))

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import dyx
 from dyx.bench import Contender, bench, bundle_contender
@@ -30,17 +31,25 @@ PAIRS = RESULTS / "zoo"
 
 def bundle_of(name: str) -> Bundle:
     """The bundle of a model with seeded weights, exported and proven where it is not there yet."""
-    folder = BUNDLES / name
+    return _bundle(name, BUNDLES / name)
+
+
+def plain_bundle_of(name: str) -> Bundle:
+    """The same as one gets it without dyx: no convolution of its own is rewritten."""
+    return _bundle(name, BUNDLES / "plain" / name, fold=("conv/direct",), one_graph=True)
+
+
+def _bundle(name: str, folder: Path, **settings: Any) -> Bundle:
     if (folder / MANIFEST).is_file():
         return read_bundle(folder)
     print(f"exporting {name}", flush=True)
-    return dyx.export(name, out=folder, formats=("onnx", "paddle"))
+    return dyx.export(name, out=folder, formats=("onnx", "paddle"), **settings)
 
 
 def pair(name: str, backend: str) -> list[Contender]:
     """A model and its baseline."""
-    sides = [(name, False), (find_model(name).baseline or name, True)]
-    return [bundle_contender(bundle_of(side), backend, device="cpu", baseline=base) for side, base in sides]
+    sides = [(bundle_of(name), False), (plain_bundle_of(find_model(name).baseline or name), True)]
+    return [bundle_contender(bundle, backend, device="cpu", baseline=base) for bundle, base in sides]
 
 
 def tell_on_stdout() -> Progress:

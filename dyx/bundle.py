@@ -118,6 +118,11 @@ class Bundle:
         found = [Graph(**{key: entry[key] for key in Graph.__dataclass_fields__ if key in entry}) for entry in told]
         return tuple(sorted(found, key=lambda graph: graph.from_batch))
 
+    def graph_for(self, batch: int) -> Graph:
+        """The graph that a batch of this size is for."""
+        fitting = [graph for graph in self.graphs if graph.from_batch <= batch]
+        return fitting[-1] if fitting else self.graphs[0]
+
     def of_graph(self, graph: Graph) -> Bundle:
         """The same bundle as if it held one graph only, for every batch in one piece."""
         told = {entry["stem"]: entry for entry in self.manifest.get("graphs", ())}

@@ -92,7 +92,7 @@ def peers(lineup: Lineup, where: Where, batch: int, tell: Progress) -> Lineup:
         batch: Images per call.
         tell: Hears of every export that is made on the way.
     """
-    members = [replace(one, macs=_macs(one)) if one.opener == OPEN_BUNDLE else one for one in lineup.contenders]
+    members = [replace(one, macs=_macs(one, batch)) if one.opener == OPEN_BUNDLE else one for one in lineup.contenders]
     bundles = [one for one in members if one.opener == OPEN_BUNDLE]
     found: list[Contender | Skipped] = [*members]
     for one in bundles:
@@ -106,12 +106,12 @@ def peers(lineup: Lineup, where: Where, batch: int, tell: Progress) -> Lineup:
     )
 
 
-def _macs(contender: Contender) -> int | None:
-    """Of the bundle's ONNX graph; None where there is none, or nothing that could count."""
+def _macs(contender: Contender, batch: int) -> int | None:
+    """Of the ONNX graph that takes such a batch; None where there is none, or nothing that could count."""
     bundle = read_bundle(contender.arguments["bundle"], verify=False)
     if "onnx" not in bundle.formats or find_spec("onnx") is None:
         return None
-    return onnx_census(bundle).macs
+    return onnx_census(bundle.of_graph(bundle.graph_for(batch))).macs
 
 
 def _with_defaults(contender: Contender) -> Contender:

@@ -38,9 +38,7 @@ class ByBatch(Runner):
         return self._opened[graph.stem]
 
     def _runner_for(self, batch: int) -> Runner:
-        """The runner of the graph that a batch of this size is for."""
-        graphs = self._bundle.graphs
-        return self._runner_of(([graphs[0]] + [graph for graph in graphs if graph.from_batch <= batch])[-1])
+        return self._runner_of(self._bundle.graph_for(batch))
 
     def _pieces(self, image: np.ndarray) -> list[np.ndarray]:
         """What is taken at a time."""
