@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dyx.bundle import Bundle
+from dyx.bundle import Bundle, Graph
 from dyx.census import Census, take_census
 from dyx.errors import PackageMissing
 from dyx.figures import ParityError, as_svg, parity_errors
@@ -27,7 +27,7 @@ def verdict(bundle: Bundle) -> str:
     parity, sites = bundle.manifest["parity"], bundle.manifest["plan"]["sites"]
     rules = ", ".join(sorted({site["rule"] for site in sites}))
     layers = f"{len(sites)} layer{'s' * (len(sites) != 1)}"
-    folded = f"{layers} folded by {rules}" if sites else "No dynamic layer: exported as it stands"
+    folded = f"{layers} folded by {rules}" if sites else "No layer was folded: exported as it stands"
     errors = [entry["relative_error"] for entry in parity["verdicts"]]
     worst = "not finite" if None in errors or not errors else f"{max(errors):.1e} of max |y| at the most"
     return f"{folded}. Parity {'passed' if parity['passed'] else 'missed'}: {worst}; allowed: {parity['applied']}."
@@ -40,7 +40,7 @@ def bundle_sections(bundle: Bundle) -> list[Section]:
         Section("Notes", text=manifest.get("notes") or []),
         _parity_section(manifest["parity"]),
         Section("What the approximation costs", tables=[_optional(manifest, "approximation")]),
-        _plan_section(manifest["plan"]),
+        *_plan_sections(bundle),
         _layers_section(manifest["parity"].get("layers") or {}),
         _graphs_section(bundle),
         Section("Interface", tables=[facts_table("What goes in, what comes out", _interface(bundle))]),
@@ -89,7 +89,7 @@ def _error(entry: Mapping[str, Any], allowed: Mapping[str, float]) -> ParityErro
 def _runner(entry: Mapping[str, Any]) -> str:
     """Artifact and backend; said once where they are called the same."""
     artifact, backend = entry["artifact"], entry["backend"]
-    return artifact if artifact == backend else f"{artifact} on {backend}"
+    return artifact if artifact.split()[0] == backend else f"{artifact} on {backend}"
 
 
 def _verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
@@ -118,14 +118,35 @@ def _noise_table(parity: Mapping[str, Any]) -> Table:
     return Table(_NOISE, ("kind of input", "float32 original", "allowed"), rows, ("float32 original", "allowed"))
 
 
-def _plan_section(plan: Mapping[str, Any]) -> Section:
+def _plan_sections(bundle: Bundle) -> list[Section]:
+    """One per graph, the main one first."""
+    *small, main = bundle.graphs
+    sections = [_plan_section("What was folded", bundle.manifest["plan"], _taken(main))]
+    for graph in small:
+        plan = bundle.of_graph(graph).manifest["plan"]
+        sections.append(_plan_section(f"In {graph.stem}.*, for batches below {main.from_batch}", plan, _taken(graph)))
+    return sections
+
+
+def _taken(graph: Graph) -> list[str]:
+    """How a graph takes large batches, in a sentence."""
+    return [] if graph.chunk is None else [f"A CPU takes {graph.chunk} images of a larger batch at a time."]
+
+
+def _plan_section(title: str, plan: Mapping[str, Any], text: list[str]) -> Section:
     sites = plan["sites"]
     if not sites:
-        return Section("What was folded", ["No dynamic layer: there was nothing to fold."])
+        return Section(title, ["No layer: everything is exported as it stands.", *text])
     priced = f"Batch {plan['batch']}, priced at {told(plan['tune_batch'])} on {plan['tune_backend']}."
     lossy = [site["path"] for site in sites if site["lossy"]]
-    text = [priced, *([f"Only approximated, on request: {', '.join(lossy)}."] if lossy else [])]
-    return Section("What was folded", text, tables=[_sites_table(sites)])
+    joined = [f"{giver} and {reader}" for giver, reader in plan.get("joined", ())]
+    text = [
+        priced,
+        *([f"Only approximated, on request: {', '.join(lossy)}."] if lossy else []),
+        *([f"Maps keep their positions first between {'; '.join(joined)}."] if joined else []),
+        *text,
+    ]
+    return Section(title, text, tables=[_sites_table(sites)])
 
 
 def _sites_table(sites: Sequence[Mapping[str, Any]]) -> Table:
@@ -170,7 +191,7 @@ def _graphs_section(bundle: Bundle) -> Section:
 def _graphs_table(censuses: Sequence[Census]) -> Table:
     rows = [
         (
-            f"{census.format}{f' opset {census.opset}' if census.opset else ''}",
+            f"{census.file}{f' opset {census.opset}' if census.opset else ''}",
             told(census.parameters),
             NOTHING if census.macs is None else f"{census.macs / 1e6:,.1f}",
             told(sum(census.operators.values())),
@@ -185,7 +206,7 @@ def _graphs_table(censuses: Sequence[Census]) -> Table:
 
 def _operators_table(census: Census) -> Table:
     rows = [(name, told(count)) for name, count in census.to_json()["operators"].items()]
-    return Table(f"Operators of the {census.format} graph", ("operator", "how many"), rows, ("how many",))
+    return Table(f"Operators of {census.file}", ("operator", "how many"), rows, ("how many",))
 
 
 def _interface(bundle: Bundle) -> dict[str, Any]:

@@ -144,7 +144,8 @@ def test_real_records_drift_seldom(name: str) -> None:
     (comparison,) = read_record(RESULTS / f"{name}.json")
     told = [row.drift for row in comparison.rows if row.drift is not None and abs(row.drift) > DRIFT_LIMIT]
     assert len(told) <= len(comparison.rows) / 10
-    assert {row.clock_mhz for row in comparison.rows} == {None}
+    clocks = [row.clock_mhz for row in comparison.rows if row.clock_mhz]
+    assert all(low == high for low, high in clocks), "the clock of that machine stands still"
 
 
 def clocked(*clocks: float | None) -> Measurement:

@@ -149,7 +149,7 @@ def test_operators_of_each_graph_are_counted(bundle: Bundle, read_whole: Any) ->
         for name, count in census.operators.items():
             assert [name, f"{count:,}"] in [seen.cells[at : at + 2] for at in range(len(seen.cells))]
         assert f"{census.parameters:,}" in seen.cells
-    assert "onnx opset 17" in seen.cells
+    assert "model.onnx opset 17" in seen.cells
 
 
 def test_without_onnx_the_census_is_left_out_and_that_is_said(
@@ -164,9 +164,9 @@ def test_without_onnx_the_census_is_left_out_and_that_is_said(
 def test_a_plain_network_had_nothing_to_fold(bundles: Path, read_whole: Any) -> None:
     plain = read_bundle(bundles / "alexnet-bn")
     seen = read_whole(page(plain))
-    assert "No dynamic layer: there was nothing to fold." in seen.words
+    assert "No layer: everything is exported as it stands." in seen.words
     assert not seen.count("details")
-    assert verdict(plain).startswith("No dynamic layer: exported as it stands.")
+    assert verdict(plain).startswith("No layer was folded: exported as it stands.")
 
 
 def test_what_only_some_bundles_have_is_shown_where_it_is(bundle: Bundle, read_whole: Any) -> None:
