@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
 DATA = HERE / "data"
 NOTEBOOK = DATA / "notebook_alexnet.py"
+TWO_GRAPHS = f"{DATA / 'two_graphs.py'}:TwoGraphs"
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +83,16 @@ def altered(dy_bundle: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(dy_bundle, tmp_path / "altered"))
+
+
+@pytest.fixture(scope="session")
+def two_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a small network that has a second graph for small batches, made once."""
+    import dyx
+
+    out = tmp_path_factory.mktemp("two") / "two_graphs"
+    dyx.export(TWO_GRAPHS, shape=(3, 7, 7), tune_batch=64, out=out)
+    return out
 
 
 @dataclass(frozen=True)

@@ -54,16 +54,16 @@ def plan_graphs(
         As `make_plan`.
     """
     main = make_plan(sites, target, requested, name)
-    alone = (PlannedGraph(Graph(chunk=_chunk(main)), main),)
+    chunk = _chunk(main)
+    alone = (PlannedGraph(Graph(chunk=chunk), main),)
     if single or target.batch is not None or target.tune_batch == 1:
         return alone
     small = make_plan(sites, replace(target, tune_batch=1), requested, name)
     if price_s(small, sites, 1) > WORTH * price_s(main, sites, 1):
         return alone
-    return (
-        PlannedGraph(Graph(SMALL), small),
-        PlannedGraph(Graph(STEM, _crossover(small, main, sites), _chunk(main)), main),
-    )
+    crossover = _crossover(small, main, sites)
+    chunk = chunk and max(chunk, crossover)  # pieces that are smaller would all be the other graph's
+    return PlannedGraph(Graph(SMALL), small), PlannedGraph(Graph(STEM, crossover, chunk), main)
 
 
 def price_s(plan: Plan, sites: Sequence[Site], batch: int) -> float:
@@ -80,7 +80,7 @@ def price_s(plan: Plan, sites: Sequence[Site], batch: int) -> float:
 
 
 def _crossover(small: Plan, main: Plan, sites: Sequence[Site]) -> int:
-    """The smallest power of two from which the main graph is cheaper."""
+    """The smallest power of two from which the main graph is cheaper; its own batch size at the latest."""
     last = main.target.tune_batch
     batches = [2**power for power in range(last.bit_length()) if 2**power < last]
     cheaper = (batch for batch in batches if price_s(main, sites, batch) <= price_s(small, sites, batch))

@@ -1,0 +1,152 @@
+"""Which graphs a bundle gets, from which batch on each answers, and how many images it takes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dyx
+from dyx.bundle import Bundle, Graph
+from dyx.exporter import graphs
+from dyx.exporter.graphs import CHUNK_BYTES, WORTH, PlannedGraph, plan_graphs, price_s
+from dyx.exporter.plan import make_plan
+from dyx.exporter.rule import FLOAT_BYTES, MACHINES, STATIC, Offer, Site, Target
+from dyx.exporter.rules import RULES
+
+LARGE = 512
+
+
+@pytest.fixture(scope="module")
+def sites() -> Sequence[Site]:
+    """Of alexnet-dy: a static convolution that may be rewritten, and three dynamic ones."""
+    return dyx.plan("alexnet-dy", tune_batch=1).trace.sites
+
+
+def both(sites: Sequence[Site], tune_batch: int = LARGE) -> tuple[PlannedGraph, PlannedGraph]:
+    small, main = plan_graphs(sites, Target(tune_batch=tune_batch), single=False)
+    return small, main
+
+
+def test_a_second_graph_is_planned_for_one_image(sites: Sequence[Site]) -> None:
+    small, main = both(sites)
+    assert (small.graph, main.graph.stem) == (Graph("small"), "model")
+    assert main.plan.to_json() == make_plan(sites, Target(tune_batch=LARGE)).to_json()
+    assert small.plan.to_json() == make_plan(sites, Target(tune_batch=1)).to_json()
+    assert {decision.rule for decision in main.plan.decisions} == {"conv/winograd", "dyconv/winograd"}
+    assert price_s(small.plan, sites, 1) < WORTH * price_s(main.plan, sites, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "requested", "single"),
+    [
+        pytest.param({}, (), True, id="asked for"),
+        pytest.param({"tune_batch": 1}, (), False, id="for one image already"),
+        pytest.param({"batch": 512}, (), False, id="frozen batch"),
+        pytest.param({}, ("dyconv/mix-outputs", "conv/direct"), False, id="rules asked for"),
+        pytest.param({"tune_batch": 8}, (), False, id="both would be the same"),
+    ],
+)
+def test_one_graph_is_enough(
+    sites: Sequence[Site], target: dict[str, Any], requested: tuple[str, ...], single: bool
+) -> None:
+    (alone,) = plan_graphs(sites, Target(**target), requested, single=single)
+    assert (alone.graph.stem, alone.graph.from_batch) == ("model", 1)
+    assert alone.plan.to_json() == make_plan(sites, Target(**target), requested).to_json()
+
+
+def test_a_second_graph_must_be_worth_it(sites: Sequence[Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    small, main = both(sites)
+    share = price_s(small.plan, sites, 1) / price_s(main.plan, sites, 1)
+    for worth, wanted in ((share * 1.001, 2), (share * 0.999, 1)):
+        monkeypatch.setattr(graphs, "WORTH", worth)
+        assert len(plan_graphs(sites, Target(), single=False)) == wanted
+
+
+@pytest.mark.parametrize("tune_batch", [32, 48, 64, 512, 1000])
+def test_the_main_graph_begins_where_it_is_not_dearer(sites: Sequence[Site], tune_batch: int) -> None:
+    small, main = both(sites, tune_batch)
+    start = main.graph.from_batch
+    assert 1 < start <= tune_batch and start.bit_count() == 1
+    assert price_s(main.plan, sites, start) <= price_s(small.plan, sites, start)
+    assert price_s(main.plan, sites, start // 2) > price_s(small.plan, sites, start // 2)
+
+
+def test_the_main_graph_begins_at_its_own_batch_at_the_latest(
+    sites: Sequence[Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever prices say of the powers of two below."""
+    monkeypatch.setattr(graphs, "price_s", lambda plan, *_: 1.0 if plan.target.tune_batch == 1 else 2.0)
+    assert both(sites, 48)[1].graph.from_batch == 48
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("limit", [CHUNK_BYTES, CHUNK_BYTES // 2, CHUNK_BYTES * 4 + 1])
+def test_a_chunk_is_what_keeps_the_widest_tensor_small(
+    sites: Sequence[Site], limit: int, single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "CHUNK_BYTES", limit)
+    main = plan_graphs(sites, Target(), single=single)[-1]
+    widest = max(decision.offer.widest for decision in main.plan.decisions) * FLOAT_BYTES
+    chunk = main.graph.chunk
+    assert chunk is not None and chunk.bit_count() == 1
+    assert chunk * widest <= limit < 2 * chunk * widest
+
+
+def test_a_chunk_is_an_image_at_least_and_no_less_than_the_graph_is_for(
+    sites: Sequence[Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces below `from_batch` would all go to the other graph."""
+    monkeypatch.setattr(graphs, "CHUNK_BYTES", 1)
+    (alone,) = plan_graphs(sites, Target(), single=True)
+    assert alone.graph.chunk == 1
+    _, main = both(sites)
+    assert main.graph.chunk == main.graph.from_batch > 1
+
+
+@pytest.mark.parametrize(
+    ("target", "requested"),
+    [
+        pytest.param({"tune_batch": 8}, (), id="nothing wide"),
+        pytest.param({"batch": 512}, (), id="frozen batch"),
+        pytest.param({}, ("dyconv/mix-outputs", "conv/direct"), id="rules asked for"),
+    ],
+)
+def test_batches_are_taken_whole(sites: Sequence[Site], target: dict[str, Any], requested: tuple[str, ...]) -> None:
+    (alone,) = plan_graphs(sites, Target(**target), requested, single=False)
+    assert alone.graph.chunk is None
+
+
+def test_prices_at_the_planned_batch_are_those_of_the_plan(sites: Sequence[Site]) -> None:
+    _, main = both(sites)
+    assert len(main.plan.decisions) == len(sites), "no static convolution is left alone"
+    assert price_s(main.plan, sites, LARGE) == pytest.approx(sum(each.price_s for each in main.plan.decisions))
+    assert price_s(main.plan, sites, 1) > 2 * price_s(main.plan, sites, LARGE)
+
+
+def test_static_convolutions_that_are_left_alone_are_counted(sites: Sequence[Site]) -> None:
+    """Else a plan that rewrites them would look dearer than one that does not."""
+    plan = make_plan(sites, Target(tune_batch=1))
+    left = [site for site in sites if site.path not in {each.site.path for each in plan.decisions}]
+    assert [(site.path, site.kind) for site in left] == [("features.4", STATIC)]
+    (direct,) = (rule.offer(left[0], Target(tune_batch=1)) for rule in RULES if rule.id == "conv/direct")
+    assert isinstance(direct, Offer)
+    alone = MACHINES["onnxruntime"].seconds(direct.cost)
+    assert price_s(plan, sites, 1) == pytest.approx(sum(each.price_s for each in plan.decisions) + alone)
+    assert price_s(plan, left, 1) == pytest.approx(alone)
+
+
+def test_a_batch_that_a_rule_refuses_is_never_cheap(sites: Sequence[Site]) -> None:
+    plan = make_plan(sites, Target(tune_batch=1), ["dyconv/aggregate-kernel"])
+    assert price_s(plan, sites, 1) < price_s(plan, sites, 10**6) == inf
+
+
+def test_a_bundle_reads_the_graphs_that_were_planned(sites: Sequence[Site]) -> None:
+    planned = both(sites)
+    assert Bundle(Path(), {"graphs": [each.to_json() for each in planned]}).graphs == tuple(
+        each.graph for each in planned
+    )
+    assert planned[0].to_json()["plan"] == planned[0].plan.to_json()
