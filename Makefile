@@ -22,6 +22,7 @@ bench: $(READY) ## The recorded benchmarks, then the pages made from them: two h
 	$(BIN)/python benchmarks/as_fast_as_plain.py
 	$(BIN)/python benchmarks/gates.py
 	$(BIN)/python benchmarks/kw_against_frozen.py --out benchmarks/results/kw1x-resnet18-cpu-8.json
+	$(BIN)/python benchmarks/kw_beside_dy.py
 	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/models_page.py
 	$(BIN)/python benchmarks/large.py
