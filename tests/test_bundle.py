@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dyx.bundle import FORMAT_FILES, MANIFEST, read_bundle
+from dyx.bench import bundle_contender
+from dyx.bundle import FORMAT_FILES, MANIFEST, Graph, read_bundle
 from dyx.errors import BundleAltered, BundleMissing
 
 KEYS = (
@@ -21,6 +23,12 @@ KEYS = (
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.fixture
+def two(two_graphs: Path, tmp_path: Path) -> Path:
+    """A copy of a bundle with two graphs."""
+    return Path(shutil.copytree(two_graphs, tmp_path / "two"))
 
 
 def test_manifest_has_every_key_and_every_file_a_hash(dy_bundle: Path) -> None:
@@ -88,3 +96,100 @@ def test_samples_never_unpickle(altered: Path) -> None:
     np.savez(altered / "samples.npz", image=np.array([{}], dtype=object), logits=0, kind=0)
     with pytest.raises(BundleAltered, match=r"samples\.npz cannot be read"):
         read_bundle(altered, verify=False).samples()
+
+
+def test_graphs_are_told_smallest_batches_first(two: Path) -> None:
+    small, main = read_bundle(two).graphs
+    assert (small, main) == (Graph("small"), Graph("model", main.from_batch, 1024))
+    assert 1 < main.from_batch <= 64
+    edit(two, graphs=list(reversed(read_bundle(two).manifest["graphs"])))
+    assert read_bundle(two).graphs == (small, main)
+    assert [graph.artifact("onnx") for graph in (small, main)] == ["onnx small", "onnx"]
+
+
+def test_a_bundle_that_tells_of_no_graphs_has_one(altered: Path) -> None:
+    """One that was written before there were several."""
+    bundle = read_bundle(altered)
+    assert bundle.graphs == (Graph(),) == (Graph("model", from_batch=1, chunk=None),)
+    path = altered / MANIFEST
+    path.write_text(json.dumps({key: value for key, value in bundle.manifest.items() if key != "graphs"}))
+    old = read_bundle(altered)
+    assert "graphs" not in old.manifest
+    assert old.graphs == (Graph(),)
+    assert old.files_of("paddle") == FORMAT_FILES["paddle"]
+    alone = old.of_graph(old.graphs[0])
+    assert (alone.graphs, alone.manifest["plan"]) == ((Graph(),), old.manifest["plan"])
+    assert alone.file("model.onnx") == altered / "model.onnx"
+
+
+def test_a_graph_stands_for_the_bundle(two: Path) -> None:
+    """As if it held no other, for every batch, in one piece."""
+    bundle = read_bundle(two)
+    small, main = bundle.manifest["graphs"]
+    for graph, told in zip(bundle.graphs, (small, main), strict=True):
+        alone = bundle.of_graph(graph)
+        stem = graph.stem
+        assert alone.graphs == (Graph(stem),)
+        assert alone.manifest["plan"] == told["plan"]
+        assert alone.files_of("paddle") == (f"{stem}.json", f"{stem}.pdiparams")
+        assert alone.file("model.onnx") == two / f"{stem}.onnx"
+        assert alone.file("samples.npz") == two / "samples.npz"
+        assert alone.formats == bundle.formats
+        again = alone.of_graph(graph)
+        assert again == alone and again.of_graph(alone.graphs[0]) == alone
+    assert small["plan"] != main["plan"] == bundle.manifest["plan"]
+    assert bundle.file("model.onnx") == two / "model.onnx"
+
+
+@pytest.mark.parametrize("lost", ["small.onnx", "small.json", "small.pdiparams"])
+def test_a_graph_whose_files_are_not_listed_is_refused(two: Path, lost: str) -> None:
+    """Nobody would have compared them with a hash."""
+    files = dict(read_bundle(two).manifest["files"])
+    del files[lost]
+    edit(two, files=files)
+    with pytest.raises(BundleAltered, match=f"tells of graphs whose files it does not list: {lost}"):
+        read_bundle(two, verify=False)
+
+
+def test_files_of_a_format_that_was_not_exported_are_not_missed(two: Path) -> None:
+    files = read_bundle(two).manifest["files"]
+    edit(two, files={name: value for name, value in files.items() if not name.endswith((".json", ".pdiparams"))})
+    assert read_bundle(two).formats == ("onnx",)
+
+
+@pytest.mark.parametrize("stem", ["../outside", "/outside", "inner/model", "./model"])
+@pytest.mark.parametrize(
+    ("listed", "words"), [(True, "names files outside the bundle"), (False, "whose files it does not list")]
+)
+def test_stems_cannot_lead_out_of_the_bundle(two: Path, stem: str, listed: bool, words: str) -> None:
+    manifest = read_bundle(two).manifest
+    small, main = manifest["graphs"]
+    files = manifest["files"] | (
+        {f"{stem}{end}": "0" * 64 for end in (".onnx", ".json", ".pdiparams")} if listed else {}
+    )
+    edit(two, graphs=[small | {"stem": stem}, main], files=files)
+    with pytest.raises(BundleAltered, match=words):
+        read_bundle(two, verify=False)
+
+
+def test_altered_files_of_a_second_graph_are_noticed(two: Path) -> None:
+    with (two / "small.onnx").open("ab") as file:
+        file.write(b"\0")
+    (two / "small.json").unlink()
+    with pytest.raises(BundleAltered) as caught:
+        read_bundle(two)
+    assert caught.value.faults == {
+        "small.json": "is missing",
+        "small.onnx": "has another sha256 than the manifest says",
+    }
+
+
+def test_a_contender_has_the_hashes_of_every_graph(two: Path) -> None:
+    bundle = read_bundle(two)
+    hashes = bundle.manifest["files"]
+    for backend, names in (
+        ("onnxruntime", ("small.onnx", "model.onnx")),
+        ("openvino", ("small.onnx", "model.onnx")),
+        ("paddle", ("small.json", "small.pdiparams", "model.json", "model.pdiparams")),
+    ):
+        assert bundle_contender(bundle, backend).sha256 == {name: hashes[name] for name in names}

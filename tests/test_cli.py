@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 MODELS = ("alexnet-bn", "alexnet-dy")
+TWO_GRAPHS = f"{Path(__file__).parent / 'data' / 'two_graphs.py'}:TwoGraphs"
 
 
 def test_models_are_listed(run_dyx: Any) -> None:
@@ -116,6 +119,73 @@ def test_check_fails_where_a_graph_breaks_a_promise(run_dyx: Any, altered: Path)
     ran = run_dyx("check", altered, "--backend", "onnxruntime")
     assert ran.code == 1
     assert "census: model.onnx: the batch is free, where the plan says 4" in ran.out
+
+
+def test_check_proves_every_graph(run_dyx: Any, two_graphs: Path, tmp_path: Path) -> None:
+    ran = run_dyx("check", two_graphs)
+    assert ran.code == 0
+    for backend in ("onnxruntime", "openvino", "paddle"):
+        for name in (backend, f"{backend} small"):
+            rows = [line.split() for line in ran.out.splitlines() if re.match(rf"\W*{name} +\d", line)]
+            assert len(rows) == 4, name
+            assert all("pass" in row for row in rows)
+    report = json.loads(run_dyx("check", two_graphs, "--json", "--backend", "openvino").out)
+    proved = {(verdict["backend"], verdict["artifact"]) for verdict in report["parity"]["verdicts"]}
+    assert proved == {("openvino", "onnx"), ("openvino", "onnx small")}
+    spoilt = shutil.copytree(two_graphs, tmp_path / "spoilt")
+    weights = bytearray((spoilt / "small.pdiparams").read_bytes())
+    middle = len(weights) // 8 * 4
+    weights[middle : middle + 4096] = bytes(4096)
+    (spoilt / "small.pdiparams").write_bytes(weights)
+    rewrite_manifest(spoilt)
+    report = json.loads(run_dyx("check", spoilt, "--json").out)
+    missed = {verdict["artifact"] for verdict in report["parity"]["verdicts"] if not verdict["passed"]}
+    assert (report["passed"], missed) == (False, {"paddle small"})
+
+
+def test_check_takes_the_census_of_every_graph(run_dyx: Any, two_graphs: Path, tmp_path: Path) -> None:
+    import onnx
+
+    copied = shutil.copytree(two_graphs, tmp_path / "copy")
+    model = onnx.load(copied / "small.onnx", load_external_data=False)
+    model.graph.node[0].domain = "com.example"
+    onnx.save(model, copied / "small.onnx")
+    rewrite_manifest(copied)
+    report = json.loads(run_dyx("check", copied, "--json", "--backend", "paddle").out)
+    assert report["faults"] == ["small.onnx: operators of other domains: com.example"]
+    assert not report["passed"]
+
+
+def test_export_says_what_answers_small_batches(run_dyx: Any, tmp_path: Path) -> None:
+    ran = run_dyx(
+        "export", TWO_GRAPHS, "--shape", "3,7,7", "--tune-batch", 64, "--format", "onnx", "--out", tmp_path / "x"
+    )
+    assert ran.code == 0
+    start = json.loads((tmp_path / "x" / "dyx.json").read_text())["graphs"][-1]["from_batch"]
+    assert f"folding once more, for batches below {start}" in ran.err
+    assert "proving the onnx small file on onnxruntime" in ran.err
+    assert f"batches below {start}: small.*, folded by dyconv/mix-outputs" in ran.out
+    assert "folded by conv/winograd, dyconv/winograd" in ran.out
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {"dyx.json", "samples.npz", "model.onnx", "small.onnx"}
+
+
+def test_export_makes_one_graph_when_told(run_dyx: Any, tmp_path: Path) -> None:
+    asked = ("--shape", "3,7,7", "--tune-batch", 64, "--format", "onnx", "--one-graph")
+    ran = run_dyx("export", TWO_GRAPHS, *asked, "--out", tmp_path / "x")
+    assert ran.code == 0
+    assert "small" not in ran.out + ran.err
+    (graph,) = json.loads((tmp_path / "x" / "dyx.json").read_text())["graphs"]
+    assert (graph["stem"], graph["from_batch"], graph["chunk"]) == ("model", 1, 1024)
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {"dyx.json", "samples.npz", "model.onnx"}
+
+
+def test_inspect_shows_every_graph(run_dyx: Any, two_graphs: Path) -> None:
+    ran = run_dyx("inspect", two_graphs)
+    for words in ("model.onnx opset", "small.onnx opset", "model.json", "small.json"):
+        assert words in ran.out
+    told = json.loads(run_dyx("inspect", two_graphs, "--json").out)
+    macs = {graph["file"]: graph["macs"] for graph in told["graphs"]}
+    assert 0 < macs["model.onnx"] < macs["small.onnx"]
 
 
 def test_inspect_shows_everything(run_dyx: Any, dy_bundle: Path) -> None:

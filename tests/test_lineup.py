@@ -13,7 +13,7 @@ import pytest
 import dyx
 from dyx.bench import Comparison, Plan
 from dyx.bench.limit import SIDE, arithmetic, open_limit, products
-from dyx.bundle import MANIFEST, read_bundle
+from dyx.bundle import MANIFEST, Graph, read_bundle
 from dyx.errors import BundleMissing, InvalidOption, PackageMissing, UnknownName, UnlikeTasks
 from dyx.lineup import EAGER, Lineup, Where, check_batch, line_up, measure, peers
 from dyx.registry import resolve
@@ -41,7 +41,12 @@ def test_missing_bundles_are_exported_first_and_said(tmp_path: Path, monkeypatch
     lineup = line_up([], None, Where(("onnxruntime",)), heard.append)
     assert any("alexnet-dy is not there: exporting it first" in text for text in heard)
     assert any("alexnet-bn is not there: exporting it first" in text for text in heard)
-    assert read_bundle("bundles/alexnet-dy").model == "alexnet-dy"
+    ours, baseline = (read_bundle(f"bundles/{name}") for name in ("alexnet-dy", "alexnet-bn"))
+    assert [graph.stem for graph in ours.graphs] == ["small", "model"]
+    rules = {site["path"]: site["rule"] for site in ours.manifest["plan"]["sites"]}
+    assert rules["features.4"] == "conv/winograd"
+    assert baseline.graphs == (Graph(),), "a baseline is what one gets without dyx"
+    assert {site["rule"] for site in baseline.manifest["plan"]["sites"]} == {"conv/direct"}
     assert len(lineup.contenders) == 3
     heard.clear()
     line_up([], None, Where(("onnxruntime",)), heard.append)
