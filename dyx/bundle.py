@@ -151,7 +151,7 @@ class Bundle:
         """Compare every file with its hash. Raises BundleAltered with all that differ."""
         faults = {}
         for name, expected in self.manifest["files"].items():
-            path = self.file(name)
+            path = self.path / name
             if not path.is_file():
                 faults[name] = "is missing"
             elif sha256(path) != expected:

@@ -107,6 +107,18 @@ def test_graphs_are_told_smallest_batches_first(two: Path) -> None:
     assert [graph.artifact("onnx") for graph in (small, main)] == ["onnx small", "onnx"]
 
 
+def test_a_batch_is_for_the_last_graph_that_begins_by_then(two: Path) -> None:
+    bundle = read_bundle(two)
+    start = bundle.graphs[-1].from_batch
+    stems = {batch: bundle.graph_for(batch).stem for batch in (1, start - 1, start, start + 1, 10**6)}
+    assert stems == {1: "small", start - 1: "small", start: "model", start + 1: "model", 10**6: "model"}
+    alone = bundle.of_graph(bundle.graphs[-1])
+    assert {alone.graph_for(batch).stem for batch in (1, start)} == {"model"}
+    small, main = bundle.manifest["graphs"]
+    edit(two, graphs=[small | {"from_batch": 4}, main])
+    assert read_bundle(two).graph_for(1).stem == "small", "what is for no graph is for the smallest"
+
+
 def test_a_bundle_that_tells_of_no_graphs_has_one(altered: Path) -> None:
     """One that was written before there were several."""
     bundle = read_bundle(altered)
@@ -135,6 +147,7 @@ def test_a_graph_stands_for_the_bundle(two: Path) -> None:
         assert alone.file("model.onnx") == two / f"{stem}.onnx"
         assert alone.file("samples.npz") == two / "samples.npz"
         assert alone.formats == bundle.formats
+        alone.verify()
         again = alone.of_graph(graph)
         assert again == alone and again.of_graph(alone.graphs[0]) == alone
     assert small["plan"] != main["plan"] == bundle.manifest["plan"]

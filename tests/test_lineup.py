@@ -14,6 +14,7 @@ import dyx
 from dyx.bench import Comparison, Plan
 from dyx.bench.limit import SIDE, arithmetic, open_limit, products
 from dyx.bundle import MANIFEST, Graph, read_bundle
+from dyx.census import take_census
 from dyx.errors import BundleMissing, InvalidOption, PackageMissing, UnknownName, UnlikeTasks
 from dyx.lineup import EAGER, Lineup, Where, check_batch, line_up, measure, peers
 from dyx.registry import resolve
@@ -181,6 +182,15 @@ def test_peers_stand_beside_every_network(dy_bundle: Path) -> None:
     assert {one.group for one in full.contenders if one.backend == "onnxruntime"} == {"onnxruntime"}
     again = peers(line_up([dy_bundle], None, where, print), where, 2, print)
     assert [one.name for one in again.contenders] == [one.name for one in full.contenders]
+
+
+def test_arithmetic_is_that_of_the_graph_which_takes_the_batch(two_graphs: Path) -> None:
+    where, bundle = Where(("onnxruntime",)), read_bundle(two_graphs)
+    wanted = {census.file: census.macs for census in take_census(bundle) if census.format == "onnx"}
+    assert wanted["small.onnx"] != wanted["model.onnx"]
+    for batch, file in ((1, "small.onnx"), (64, "model.onnx")):
+        full = peers(line_up([two_graphs], None, where, print), where, batch, print)
+        assert {one.macs for one in full.contenders if not one.reference} == {wanted[file]}
 
 
 def test_peers_that_cannot_be_say_why(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:

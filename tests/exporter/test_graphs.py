@@ -40,6 +40,13 @@ def test_a_second_graph_is_planned_for_one_image(sites: Sequence[Site]) -> None:
     assert price_s(small.plan, sites, 1) < WORTH * price_s(main.plan, sites, 1)
 
 
+def test_rules_asked_for_govern_both_graphs(sites: Sequence[Site]) -> None:
+    asked = ("conv/direct",)
+    for each, tune_batch in zip(plan_graphs(sites, Target(), asked, single=False), (1, LARGE), strict=True):
+        assert each.plan.to_json() == make_plan(sites, Target(tune_batch=tune_batch), asked).to_json()
+        assert each.plan.decisions[0].rule == "conv/direct"
+
+
 @pytest.mark.parametrize(
     ("target", "requested", "single"),
     [
