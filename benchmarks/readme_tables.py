@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,16 @@ BATCHES = (1, 8, 64, 512)
 EAGER = "alexnet-dy in eager Paddle"
 
 
+@cache
+def record_of(file: str) -> dict[str, Any]:
+    """A record, read once."""
+    entry: dict[str, Any] = json.loads((RESULTS / file).read_text())
+    return entry
+
+
 def rows_of(file: str) -> list[dict[str, Any]]:
     """What a record says, a row per contender."""
-    rows: list[dict[str, Any]] = json.loads((RESULTS / file).read_text())["summary"]
+    rows: list[dict[str, Any]] = record_of(file)["summary"]
     return rows
 
 
@@ -63,7 +71,7 @@ def dynamic() -> str:
 
 def beside(name: str, batch: int) -> list[str]:
     """alexnet-dy ÷ another contender of the same run, on each backend; "–" where that took no part."""
-    record = Comparison.from_json(json.loads((RESULTS / f"alexnet-dy-cpu-{batch}.json").read_text()))
+    record = Comparison.from_json(record_of(f"alexnet-dy-cpu-{batch}.json"))
     sides = [
         replace(seen, contender=replace(seen.contender, baseline=_called(seen.contender) == name))
         for seen in record.measurements

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dyx.bundle import STEM, Graph
@@ -29,13 +29,7 @@ class PlannedGraph:
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in `dyx.json`."""
-        graph = self.graph
-        return {
-            "stem": graph.stem,
-            "from_batch": graph.from_batch,
-            "chunk": graph.chunk,
-            "plan": self.plan.to_json(),
-        }
+        return {**asdict(self.graph), "plan": self.plan.to_json()}
 
 
 def plan_graphs(

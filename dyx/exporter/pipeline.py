@@ -56,7 +56,7 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
         progress(_found(planned))
         static = apply_plan(planned.plan, planned.reference, planned.trace.inputs)
         progress("computing the float64 reference")
-        reference = reference_of(planned, static, chosen.seed)
+        reference = reference_of(planned, static, chosen)
         static = (copy.deepcopy(static) if static is reference.network else static).to(dtype="float32")
         _convert(static, draft, chosen, progress)
         for graph in planned.graphs[:-1]:

@@ -36,14 +36,16 @@ class Reference:
         network: In float64.
         samples: The pool with its answers.
         noise: Kind of input → how far the same network's float32 answers are from them.
+        allowed: Kind of input → how far an artifact may be.
     """
 
     network: Any
     samples: Samples
     noise: Mapping[str, float]
+    allowed: Mapping[str, float]
 
 
-def reference_of(planned: Planned, static: Any, seed: int) -> Reference:
+def reference_of(planned: Planned, static: Any, settings: ExportSettings) -> Reference:
     """The dynamic network in float64; or the static one, where it only approximates the dynamic one on request.
 
     Parity then proves the conversion, and the approximation is measured on its own.
@@ -51,9 +53,10 @@ def reference_of(planned: Planned, static: Any, seed: int) -> Reference:
     network, single = planned.reference, planned.source.network
     if planned.plan.is_lossy:
         network, single = static, copy.deepcopy(static).to(dtype="float32")
-    images, kinds = proof_pool(planned.source, seed)
+    images, kinds = proof_pool(planned.source, settings.seed)
     samples = Samples(images, _eager(network, images.astype(np.float64)), kinds)
-    return Reference(network, samples, noise_of(_eager(single, images), samples))
+    noise = noise_of(_eager(single, images), samples)
+    return Reference(network, samples, noise, allowed_errors(settings.tolerance, noise))
 
 
 def _eager(network: Any, images: np.ndarray) -> np.ndarray:
@@ -74,20 +77,18 @@ def prove_graph(
     bundle: Bundle, graph: PlannedGraph, reference: Reference, settings: ExportSettings, progress: Progress
 ) -> list[Verdict]:
     """Reopen the artifacts of a bundle's one graph with their own runtimes and compare."""
-    allowed = allowed_errors(settings.tolerance, reference.noise)
     verdicts: list[Verdict] = []
     for kind in settings.formats:
         backend, artifact = backend_of_format(kind), graph.graph.artifact(kind)
         progress(f"proving the {artifact} file on {backend}")
         with open_bundle(bundle, backend, device="cpu") as runner:
-            verdicts += prove(runner, artifact, reference.samples, allowed, _batches(graph.plan.target))
+            verdicts += prove(runner, artifact, reference.samples, reference.allowed, _batches(graph.plan.target))
     return verdicts
 
 
 def report_of(verdicts: Sequence[Verdict], reference: Reference, settings: ExportSettings, static: Any) -> ParityReport:
     """All verdicts as a report. Raises ParityMissed, which tells of the first layer of `static` that differs."""
-    allowed = allowed_errors(settings.tolerance, reference.noise)
-    report = ParityReport(settings.tolerance, reference.noise, allowed, tuple(verdicts))
+    report = ParityReport(settings.tolerance, reference.noise, reference.allowed, tuple(verdicts))
     if report.passed:
         return report
     row = next(int(verdict.where["row"]) for verdict in verdicts if not verdict.passed)
@@ -99,12 +100,12 @@ def report_of(verdicts: Sequence[Verdict], reference: Reference, settings: Expor
 def findings(planned: Planned, static: Any, report: ParityReport) -> dict[str, Any]:
     """What the manifest says in the end, beside what was known before anything was built."""
     notes = [*planned.notes, *_noise_note(report)]
-    findings: dict[str, Any] = {"parity": {**report.to_json(), "layers": _layer_errors(planned, static)}}
+    told: dict[str, Any] = {"parity": {**report.to_json(), "layers": _layer_errors(planned, static)}}
     if planned.plan.is_lossy and planned.calibration:
         found = approximation_of(static, planned.source.network, planned.calibration)
         notes.append(found.sentence())
-        findings["approximation"] = found.to_json()
-    return {**findings, "notes": notes}
+        told["approximation"] = found.to_json()
+    return {**told, "notes": notes}
 
 
 def _layer_errors(planned: Planned, static: Any) -> dict[str, float]:
@@ -142,5 +143,5 @@ def few(references: Samples) -> Samples:
     """The first inputs of every kind: enough to prove the bundle on another machine."""
     rows = [np.flatnonzero(references.kind == kind) for kind in np.unique(references.kind)]
     share = -(-_SAMPLES // len(rows))
-    few = np.sort(np.concatenate([found[:share] for found in rows]))
-    return Samples(references.image[few], references.logits[few], references.kind[few])
+    kept = np.sort(np.concatenate([found[:share] for found in rows]))
+    return Samples(references.image[kept], references.logits[kept], references.kind[kept])

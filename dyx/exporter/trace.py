@@ -16,7 +16,7 @@ from dyx.exporter.rule import STATIC, Neighbour, Site
 from dyx.nn.adapters import adapter_of, dynamic_layers
 from dyx.nn.experts import Experts
 from dyx.nn.framework import nn, paddle
-from dyx.nn.geometry import Geometry
+from dyx.nn.geometry import Geometry, pair
 from dyx.nn.reading import array_of, optional_array_of
 
 
@@ -83,7 +83,7 @@ def trace_sites(network: Any, image: np.ndarray, name: str, *, logits: bool = Tr
 def _is_rewritable(call: Call, calls: Sequence[Call]) -> bool:
     """Whether a call is that of a static convolution which rules may rewrite: made once, a plain one, without hooks."""
     layer = call.layer
-    if static_conv(layer) is None or layer._forward_pre_hooks or layer._forward_post_hooks:
+    if not _is_plain_conv(layer) or layer._forward_pre_hooks or layer._forward_post_hooks:
         return False
     return sum(other.layer is layer for other in calls) == 1
 
@@ -145,24 +145,25 @@ class Link:
     consumer: Call
 
 
-def static_conv(layer: Any) -> Experts | None:
-    """A static convolution of stride 1 as one expert; None for any other layer."""
+def _is_plain_conv(layer: Any) -> bool:
+    """Whether a layer is a static convolution of stride 1, in one group and padded alike at both ends of an axis."""
     if type(layer) is not nn.Conv2D or layer._padding_mode != "zeros" or layer._data_format != "NCHW":
-        return None
-    kernel, stride, padding, dilation = layer._kernel_size, layer._stride, layer._padding, layer._dilation
-    if set(stride) | set(dilation) != {1} or layer._groups != 1 or max(kernel) == 1 or not _is_numbers(padding):
-        return None
-    bias = optional_array_of(layer, "bias")
-    geometry = Geometry(tuple(kernel), tuple(stride), _pair(padding), tuple(dilation), 1)
-    return Experts(array_of(layer, "weight")[None], None if bias is None else bias[None], geometry)
+        return False
+    walks = set(layer._stride) | set(layer._dilation)
+    return walks == {1} and layer._groups == 1 and max(layer._kernel_size) > 1 and _is_numbers(layer._padding)
 
 
 def _is_numbers(padding: Any) -> bool:
     return isinstance(padding, int) or (len(padding) == 2 and all(isinstance(one, int) for one in padding))
 
 
-def _pair(padding: Any) -> tuple[int, int]:
-    return (padding, padding) if isinstance(padding, int) else tuple(padding)
+def _read_plain_conv(layer: Any) -> Experts:
+    """A plain convolution as one expert."""
+    bias = optional_array_of(layer, "bias")
+    geometry = Geometry(
+        tuple(layer._kernel_size), tuple(layer._stride), pair(layer._padding), tuple(layer._dilation), 1
+    )
+    return Experts(array_of(layer, "weight")[None], None if bias is None else bias[None], geometry)
 
 
 def _links(called: Iterable[Call], calls: Sequence[Call]) -> list[Link]:
@@ -211,7 +212,7 @@ def _kind(layer: Any) -> str:
 
 def _site(call: Call, links: Sequence[Link]) -> Site:
     adapter = adapter_of(call.layer)
-    read = static_conv if adapter is None else adapter.read
+    read = _read_plain_conv if adapter is None else adapter.read
     before = [link.producer for link in links if link.consumer is call]
     return Site(
         path=call.path,

@@ -51,6 +51,12 @@ def read_geometry(layer: Any, kernel: tuple[int, ...]) -> Geometry:
     )
 
 
+def pair(value: Any) -> tuple[int, int]:
+    """One number for both axes, or one each, as Paddle's 2-D layers keep them."""
+    first, second = (value, value) if isinstance(value, int) else value
+    return first, second
+
+
 def per_axis(layer: Any, name: str, axes: int) -> tuple[int, ...]:
     """A geometry attribute as one number per spatial axis. Raises LayerUnreadable."""
     value = attribute(layer, name)

@@ -18,6 +18,7 @@ from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.winograd import PositionsPool, Winograd
 from dyx.exporter.rule import FLOAT_BYTES, MACHINES, Cost, Neighbour, Offer, Refusal, Site, Target
 from dyx.exporter.winograd import FACTORS, Axis, axis_of, kernel_factors, rounding_error, tile
+from dyx.nn.geometry import pair
 
 if TYPE_CHECKING:
     from dyx.exporter.rules.experts import Mixture
@@ -140,8 +141,8 @@ def _offer(
 
     tiles, outputs = axes[0].tiles * axes[1].tiles, len(axes[0].write) * len(axes[1].write)
     products = axes[0].products * axes[1].products
-    form = f"{tiles} × {products} products for {outputs} outputs, mixed in between"
-    form = form if site.layer.experts > 1 else form.partition(",")[0]
+    mixed_where = ", mixed in between" if site.layer.experts > 1 else ""
+    form = f"{tiles} × {products} products for {outputs} outputs{mixed_where}"
     cost = winograd_cost(site, target, axes, competing=competing)
     widest = len(axes[0].read) * len(axes[1].read) * max(site.layer.channels_in, site.layer.channels_out)
     return Offer(cost, form, build, takes, by_positions=True, widest=widest)
@@ -158,16 +159,11 @@ def following(site: Site) -> tuple[Neighbour | None, Neighbour | None]:
 
 def _is_plain(pool: Any) -> bool:
     """Whether a max pooling has no padding, rounds down and gives no positions."""
-    unpadded = not isinstance(pool.padding, str) and not any(_pair(pool.padding))
+    unpadded = not isinstance(pool.padding, str) and not any(pair(pool.padding))
     return unpadded and not pool.ceil_mode and not pool.return_mask
 
 
 def _positions_pool(site: Site, pool: Neighbour) -> PositionsPool:
-    kernel = _pair(pool.layer.ksize)
-    stride = kernel if pool.layer.stride is None else _pair(pool.layer.stride)
-    return PositionsPool(_pair(site.output_shape[1:]), kernel, stride)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = (value, value) if isinstance(value, int) else value
-    return first, second
+    kernel = pair(pool.layer.ksize)
+    stride = kernel if pool.layer.stride is None else pair(pool.layer.stride)
+    return PositionsPool(pair(site.output_shape[1:]), kernel, stride)
