@@ -11,6 +11,7 @@ from dyx.checks import CheckReport
 from dyx.evaluation import Evaluation
 from dyx.parity import Verdict
 from dyx.runtime.runner import Score
+from dyx.tuning import machine_of, tuned_batches
 from dyx.zoo import Model
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def export_summary(bundle: Bundle) -> list[str]:
         f"[bold]{escape(bundle.path)}[/]  {' + '.join(bundle.formats)}, input {escape(bundle.input)}",
         f"folded by {', '.join(rules)}" if rules else "no dynamic layer: exported as it stands",
         *_for_small_batches(bundle),
+        *_tuned(bundle),
         f"parity with the dynamic network in float64: {worst:.1e} of max |y| at batches {batches}"
         f" (allowed: {bundle.manifest['parity']['applied']})",
     ]
@@ -101,6 +103,18 @@ def _for_small_batches(bundle: Bundle) -> list[str]:
     entry = next(graph for graph in bundle.manifest["graphs"] if graph["stem"] == small.stem)
     rules = sorted({site["rule"] for site in entry["plan"]["sites"]})
     return [f"batches below {main.from_batch}: {small.stem}.*, folded by {', '.join(rules) or 'nothing'}"]
+
+
+def _tuned(bundle: Bundle) -> list[str]:
+    """What a tuning measured of the graphs that it chose."""
+    tuning = bundle.manifest.get("tuning")
+    if not tuning:
+        return []
+    chunk = tuning["chosen"]["chunk"]
+    pieces = [f"  larger batches in pieces of {chunk}"] if chunk else []
+    failed = [f"  batch {batch} was not measured: {escape(why)}" for batch, why in tuning["failed"].items()]
+    batches = [f"  {escape(each)}" for each in tuned_batches(tuning)]
+    return [f"tuned with {escape(machine_of(tuning))}", *batches, *pieces, *failed]
 
 
 def check_summary(report: CheckReport) -> list[str]:
@@ -136,6 +150,7 @@ def _facts(bundle: Bundle) -> Table:
         ),
         ("made with", versions),
         *(("note", escape(note)) for note in manifest.get("notes", ())),
+        *(("tuned", line.strip().removeprefix("tuned ")) for line in _tuned(bundle)),
     ]
     table = _table(("", ""), rows)
     table.show_header = False

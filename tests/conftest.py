@@ -68,7 +68,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("bundles")
     for model in ("alexnet-dy", "alexnet-bn"):
-        dyx.export(model, out=folder / model, tune_batch=8)
+        dyx.export(model, out=folder / model, tune_batch=4)
     return folder
 
 

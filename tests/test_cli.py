@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dyx.tuning import machine_of, tuned_batches
+
 MODELS = ("alexnet-bn", "alexnet-dy")
 TWO_GRAPHS = f"{Path(__file__).parent / 'data' / 'two_graphs.py'}:TwoGraphs"
 
@@ -395,3 +397,30 @@ def test_version(run_dyx: Any) -> None:
     import dyx
 
     assert run_dyx("--version").out.strip() == f"dyx {dyx.__version__}"
+
+
+def test_tuning_tells_what_it_measured(run_dyx: Any, tmp_path: Path) -> None:
+    asked = ("--shape", "3,7,7", "--format", "onnx", "--tune", "--tune-batch", "1,64")
+    ran = run_dyx("export", TWO_GRAPHS, *asked, "--out", tmp_path / "x")
+    assert ran.code == 0
+    for words in ("measuring ", " candidates at batch 64", "profiling them at batch 1", "building a candidate: "):
+        assert words in ran.err
+    tuning = json.loads((tmp_path / "x" / "dyx.json").read_text())["tuning"]
+    lines = [" ".join(line.split()) for line in ran.out.splitlines()]
+    assert f"tuned with {machine_of(tuning)}" in lines
+    assert [str(each) in lines for each in tuned_batches(tuning)] == [True, True]
+    assert str(tuned_batches(tuning)[0]) in " ".join(run_dyx("inspect", tmp_path / "x").out.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--tune-batch", "1,64"), "several are for --tune"),
+        (("--tune-batch", "1,many"), "a number from 1 up"),
+        (("--tune", "--format", "paddle"), "a backend that runs what is exported, paddle"),
+        (("--tune", "--tune-backend", "tensorrt"), "tensorrt"),
+    ],
+)
+def test_tuning_that_cannot_be_is_refused(run_dyx: Any, tmp_path: Path, given: tuple[str, ...], words: str) -> None:
+    ran = run_dyx("export", TWO_GRAPHS, "--shape", "3,7,7", *given, "--out", tmp_path / "x")
+    assert ran.code == 2 and words in ran.err and not (tmp_path / "x").exists()

@@ -29,11 +29,13 @@ from dyx.cli.options import (
     Temperature,
     Threads,
     Tolerance,
+    Tune,
     TuneBackend,
     TuneBatch,
     Weights,
     batch_size,
     input_shape,
+    numbers,
     print_json,
 )
 
@@ -94,6 +96,7 @@ def export(
     seed: Seed = 0,
     force: Force = False,
     tolerance: Tolerance = 2e-5,
+    tune: Tune = False,
     tune_batch: TuneBatch = None,
     tune_backend: TuneBackend = "onnxruntime",
     one_graph: OneGraph = False,
@@ -128,6 +131,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
         "formats": tuple(dict.fromkeys(settings["formats"])),
         "batch": batch_size(settings["batch"]),
         "shape": input_shape(settings["shape"]),
+        "tune_batch": numbers("--tune-batch", settings["tune_batch"]) or None,
     }
 
 

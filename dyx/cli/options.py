@@ -39,15 +39,22 @@ Prep = Annotated[Path | None, typer.Option("--preprocess", metavar="FILE", help=
 Seed = Annotated[int, typer.Option(metavar="N", help="Of untrained weights and of the inputs that prove the bundle.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the bundle that is there, whole.")]
 Tolerance = Annotated[float, typer.Option(metavar="SHARE", help="How far off an artifact may be, of max |y|.")]
+Tune = Annotated[
+    bool,
+    typer.Option("--tune", help="Measure candidates on this machine, and choose by that instead of by prices."),
+]
 TuneBatch = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Batch size that rules are priced at when the batch is free: 512, or the model's."),
+    str | None,
+    typer.Option(
+        metavar="N[,N]",
+        help="Batch size that rules are priced at when the batch is free: 512, or the model's. Several for --tune.",
+    ),
 ]
 OneGraph = Annotated[
     bool,
     typer.Option("--one-graph", help="No second graph for small batches, even where it is predicted to pay."),
 ]
-TuneBackend = Annotated[str, typer.Option(metavar="NAME", help="Backend that rules are priced for.")]
+TuneBackend = Annotated[str, typer.Option(metavar="NAME", help="Backend that rules are priced for, or measured on.")]
 Calibrate = Annotated[
     Path | None,
     typer.Option(metavar="DIR|NPZ", help="Images for rules that fix attention at its mean, as dyconv/mean-attention."),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any
 
 from dyx.bundle import STEM, Graph
 from dyx.exporter.plan import Plan, make_plan
-from dyx.exporter.rule import FLOAT_BYTES, MACHINES, STATIC, Offer, Site, Target
+from dyx.exporter.rule import FLOAT_BYTES, MACHINES, STATIC, Refusal, Site, Target
 from dyx.exporter.rules import RULES
 from dyx.exporter.rules.conv import AS_IT_STANDS
 
@@ -48,7 +49,7 @@ def plan_graphs(
         As `make_plan`.
     """
     main = make_plan(sites, target, requested, name)
-    chunk = _chunk(main)
+    chunk = usual_chunk(main)
     alone = (PlannedGraph(Graph(chunk=chunk), main),)
     if single or target.batch is not None or target.tune_batch == 1:
         return alone
@@ -61,16 +62,23 @@ def plan_graphs(
 
 
 def price_s(plan: Plan, sites: Sequence[Site], batch: int) -> float:
-    """What a plan's rules cost at another batch size, seconds per image; static convolutions are counted too."""
-    rules = {decision.site.path: decision.rule for decision in plan.decisions}
+    """What a plan costs at another batch size, seconds per image; static convolutions are counted too.
+
+    Infinite where one of its rules refuses such a batch.
+    """
     target, machine = replace(plan.target, tune_batch=batch), MACHINES[plan.target.backend]
-    offers = [
-        rule.offer(site, target)
-        for site in sites
-        for rule in RULES
-        if rule.id == rules.get(site.path, AS_IT_STANDS if site.kind == STATIC else None)
-    ]
-    return sum(machine.seconds(offer.cost) if isinstance(offer, Offer) else float("inf") for offer in offers)
+    decided = {decision.site.path: decision for decision in plan.decisions}
+    total = 0.0
+    for site in sites:
+        decision = decided.get(site.path)
+        rule = AS_IT_STANDS if decision is None and site.kind == STATIC else decision and decision.rule
+        answers = [each.offer(site, target) for each in RULES if each.id == rule]
+        for answer in answers:
+            if isinstance(answer, Refusal):
+                return inf
+            # What is built stays as it is at any batch; only a static convolution that is left alone has no decision.
+            total += machine.seconds((decision.offer if decision else answer).cost, batch)
+    return total
 
 
 def _crossover(small: Plan, main: Plan, sites: Sequence[Site]) -> int:
@@ -81,7 +89,7 @@ def _crossover(small: Plan, main: Plan, sites: Sequence[Site]) -> int:
     return next(cheaper, last)
 
 
-def _chunk(plan: Plan) -> int | None:
+def usual_chunk(plan: Plan) -> int | None:
     """How many images keep the widest tensor small, as a power of two; None where no rule makes wide ones."""
     widest = max((decision.offer.widest for decision in plan.decisions), default=0) * FLOAT_BYTES
     return None if widest == 0 or plan.target.batch else 2 ** max((CHUNK_BYTES // widest).bit_length() - 1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
@@ -32,8 +33,8 @@ class Decision:
     price_s: float
     passed_over: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """The form kept in `dyx.json`."""
+    def to_json(self, batch: int) -> dict[str, Any]:
+        """The form kept in `dyx.json`; bytes are of one image of a batch."""
         return {
             "path": self.site.path,
             "layer": self.site.class_name,
@@ -44,7 +45,7 @@ class Decision:
             "lossy": self.offer.lossy,
             "takes": list(self.offer.takes),
             "macs": self.offer.cost.macs,
-            "bytes": self.offer.cost.bytes,
+            "bytes": round(self.offer.cost.bytes_at(batch)),
             "price_us": round(self.price_s * 1e6, 3),
             "passed_over": dict(self.passed_over),
         }
@@ -70,7 +71,7 @@ class Plan:
             "batch": self.target.batch or "dynamic",
             "tune_batch": self.target.priced_batch,
             "tune_backend": self.target.backend,
-            "sites": [decision.to_json() for decision in self.decisions],
+            "sites": [decision.to_json(self.target.priced_batch) for decision in self.decisions],
             "joined": [list(pair) for pair in self.joined],
         }
 
@@ -85,7 +86,13 @@ class Plan:
         return any(decision.offer.computed_kernel for decision in self.decisions)
 
 
-def make_plan(sites: Sequence[Site], target: Target, requested: Sequence[str] = (), name: str = "the network") -> Plan:
+def make_plan(
+    sites: Sequence[Site],
+    target: Target,
+    requested: Sequence[str] = (),
+    name: str = "the network",
+    preferred: Mapping[str, str] = MappingProxyType({}),
+) -> Plan:
     """Ask every rule at every site and take the cheapest offer, or the rule that was asked for.
 
     Args:
@@ -93,6 +100,7 @@ def make_plan(sites: Sequence[Site], target: Target, requested: Sequence[str] = 
         target: Batch sizes and backend that offers are priced for.
         requested: Rule ids; each governs its own kind of layer, other kinds stay automatic. "auto" asks for nothing.
         name: What errors call the network.
+        preferred: Path of a site → the rule to take there, cheapest or not, where it offers an exact fold.
 
     Raises:
         UnknownName: A rule that does not exist.
@@ -101,7 +109,7 @@ def make_plan(sites: Sequence[Site], target: Target, requested: Sequence[str] = 
         FoldRefused: A site that no rule, or not the rule asked for, accepts.
     """
     forced = _forced(requested, [site.kind for site in sites], name)
-    decisions = [_decide(site, target, forced.get(site.kind)) for site in sites]
+    decisions = [_decide(site, target, forced.get(site.kind), preferred.get(site.path)) for site in sites]
     return Plan(target, tuple(found for found in decisions if not _stays(found, decisions, forced)))
 
 
@@ -138,17 +146,17 @@ def _forced(requested: Sequence[str], kinds: Sequence[str], name: str) -> dict[s
     return forced
 
 
-def _decide(site: Site, target: Target, forced: str | None) -> Decision:
+def _decide(site: Site, target: Target, forced: str | None, preferred: str | None) -> Decision:
     machine = MACHINES[target.backend]
     answers = {rule.id: rule.offer(site, target) for rule in RULES if rule.kind == site.kind}
     reasons = {rule: answer.reason for rule, answer in answers.items() if isinstance(answer, Refusal)}
     offers = {rule: answer for rule, answer in answers.items() if isinstance(answer, Offer)}
-    prices = {rule: machine.seconds(offer.cost) for rule, offer in offers.items()}
+    prices = {rule: machine.seconds(offer.cost, target.priced_batch) for rule, offer in offers.items()}
     exact = [rule for rule, offer in offers.items() if not offer.lossy]
     if not exact or (forced and forced not in offers):
         hints = [answer.hint for answer in answers.values() if isinstance(answer, Refusal) and answer.hint]
         raise FoldRefused(site.path, {forced: reasons[forced]} if forced else reasons, *hints[:1])
-    chosen = forced or min(exact, key=lambda rule: prices[rule])
+    chosen = forced or (preferred if preferred in exact else min(exact, key=lambda rule: prices[rule]))
     for rule, price in prices.items():
         if rule != chosen:
             reasons[rule] = _comparison(price, prices[chosen], forced, lossy=offers[rule].lossy)

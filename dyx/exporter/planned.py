@@ -45,10 +45,13 @@ class Planned:
         checkpoint: Where its weights came from, or None for seeded ones.
         sidecar: What stands beside that checkpoint, or None.
         trace: Its sites.
+        sites: The same with their mean attention, where there are calibration images.
+        images: What was traced, float64 `(batch, channels, height, width)`.
         graphs: The graphs of the bundle to be, the main one last, and what folds each.
         temperatures: Kind of layer → the temperature that it is exported at.
         calibration: Images for rules that fix attention at its mean, or None.
         notes: What the user should hear, in words.
+        tuning: What was measured to choose the graphs, as the manifest tells it; None where prices chose.
     """
 
     source: Source
@@ -56,15 +59,22 @@ class Planned:
     checkpoint: Checkpoint | None
     sidecar: Sidecar | None
     trace: Trace
+    sites: Sequence[Site]
+    images: np.ndarray
     graphs: tuple[PlannedGraph, ...]
     temperatures: Mapping[str, float]
     calibration: Calibration | None
     notes: tuple[str, ...]
+    tuning: Mapping[str, Any] | None = None
 
     @property
     def plan(self) -> Plan:
         """What folds the main graph."""
         return self.graphs[-1].plan
+
+    def joined(self, plan: Plan) -> Plan:
+        """A plan of this network with its joints."""
+        return join(plan, self.reference, self.images, self.source.name)
 
 
 def plan(model: str = "alexnet-dy", *, progress: Progress = silent, **settings: Any) -> Planned:
@@ -109,10 +119,11 @@ def make_planned(model: str, settings: ExportSettings, progress: Progress) -> Pl
     sites = _calibrated(trace.sites, source.network, calibration)
     target = settings.target(source.tune_batch)
     graphs = plan_graphs(sites, target, settings.fold, model, single=settings.one_graph)
-    graphs = tuple(replace(graph, plan=join(graph.plan, reference, traced, model)) for graph in graphs)
     notes += [f"{path} is never reached by the forward and stays as it is" for path in trace.uncalled]
     notes += dict.fromkeys(decision.offer.note for decision in graphs[-1].plan.decisions if decision.offer.note)
-    return Planned(source, reference, checkpoint, sidecar, trace, graphs, temperatures, calibration, tuple(notes))
+    found = (trace, sites, traced, graphs)
+    planned = Planned(source, reference, checkpoint, sidecar, *found, temperatures, calibration, tuple(notes))
+    return replace(planned, graphs=tuple(replace(graph, plan=planned.joined(graph.plan)) for graph in graphs))
 
 
 def proof_pool(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:

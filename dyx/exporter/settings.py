@@ -14,7 +14,10 @@ from dyx.exporter.rule import MEAN_ATTENTION, Target, check_target
 from dyx.exporter.to_onnx import check_opset
 from dyx.parity import TOLERANCE
 from dyx.preprocess import Preprocess
-from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKEND_PACKAGES, BACKENDS, is_installed
+from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKEND_PACKAGES, BACKENDS, is_installed, require_backend
+
+_MIDDLE = 64
+"""Measured too, where a network is usually priced at larger batches."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class ExportSettings:
         seed: Of untrained weights and of the inputs that prove the bundle.
         force: Replace a bundle that is there.
         tolerance: Share of max |y| that an artifact may be off.
+        tune: Measure candidates on this machine and choose from that, instead of from prices.
         tune_batch: Batch size that rules are priced at where the batch is free; by default 512 for small inputs, 8
-            for ImageNet's.
-        tune_backend: Backend that rules are priced for.
+            for ImageNet's. Several are measured with `tune`, by default 1, 64 and that one.
+        tune_backend: Backend that rules are priced for, or measured on.
         one_graph: Write one graph only, for `tune_batch`; otherwise a second answers small batches where that pays.
         calibrate: A folder of pictures or an .npz, for rules that fix attention at its mean.
     """
@@ -55,15 +59,25 @@ class ExportSettings:
     seed: int = 0
     force: bool = False
     tolerance: float = TOLERANCE
-    tune_batch: int | None = None
+    tune: bool = False
+    tune_batch: int | Sequence[int] | None = None
     tune_backend: str = "onnxruntime"
     one_graph: bool = False
     calibrate: Path | str | None = None
 
+    def tune_batches(self, usual_batch: int) -> tuple[int, ...]:
+        """The batch sizes that count, smallest first, for a network that is usually priced at this one."""
+        if self.batch is not None:
+            return (self.batch,)
+        if self.tune_batch is None:
+            return tuple(sorted({1, min(_MIDDLE, usual_batch), usual_batch})) if self.tune else (usual_batch,)
+        given = (self.tune_batch,) if isinstance(self.tune_batch, int) else self.tune_batch
+        return tuple(sorted(set(given)))
+
     def target(self, usual_batch: int = 1) -> Target:
-        """What the plan is made for, where the network is usually priced at this batch size."""
-        tune_batch = usual_batch if self.tune_batch is None else self.tune_batch
-        return Target(self.batch, tune_batch, self.tune_backend, tuple(self.formats), self.tolerance)
+        """What the main graph is planned for, where the network is usually priced at this batch size."""
+        largest = self.tune_batches(usual_batch)[-1]
+        return Target(self.batch, largest, self.tune_backend, tuple(self.formats), self.tolerance)
 
     def folder(self, model: str) -> Path:
         """Where the bundle of a model goes."""
@@ -73,6 +87,7 @@ class ExportSettings:
         """Raises an error for the first setting that cannot be used, before any work is done."""
         check_rules(self.fold)
         check_target(self.target())
+        self._check_tuning()
         check_opset(self.opset)
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
             raise InvalidOption("--tolerance", self.tolerance, "a number above 0")
@@ -81,6 +96,20 @@ class ExportSettings:
         self._check_calibration()
         if self.shape is not None and (len(self.shape) != 3 or self.shape[0] != 3 or min(self.shape) < 1):
             raise InvalidOption("--shape", ",".join(map(str, self.shape)), "3,height,width")
+
+    def _check_tuning(self) -> None:
+        given = () if self.tune_batch is None or isinstance(self.tune_batch, int) else tuple(self.tune_batch)
+        shown = ",".join(map(str, given))
+        if given and min(given) < 1:
+            raise InvalidOption("--tune-batch", shown, "numbers from 1 up")
+        if len(given) > 1 and not self.tune:
+            raise InvalidOption("--tune-batch", shown, "one number that rules are priced at; several are for --tune")
+        if not self.tune:
+            return
+        require_backend(self.tune_backend)
+        if BACKEND_FORMATS[self.tune_backend] not in self.formats:
+            wanted = f"a backend that runs what is exported, {' and '.join(self.formats)}"
+            raise InvalidOption("--tune-backend", self.tune_backend, wanted)
 
     def _check_calibration(self) -> None:
         lossy = [rule for rule in self.fold if rule.endswith(f"/{MEAN_ATTENTION}")]

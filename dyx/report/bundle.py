@@ -10,6 +10,7 @@ from dyx.census import Census, take_census
 from dyx.errors import PackageMissing
 from dyx.figures import ParityError, as_svg, parity_errors
 from dyx.report.page import NOTHING, Details, Page, Section, Table, facts_table, listed, told
+from dyx.tuning import machine_of, tuned_batches
 
 _SITES = "Per image, as priced before measuring: multiply-accumulates, bytes moved, µs; takes: static layers folded too"
 _VERDICTS = "Errors against the dynamic network in float64; excess: the largest share that was used of what is allowed"
@@ -41,6 +42,7 @@ def bundle_sections(bundle: Bundle) -> list[Section]:
         _parity_section(manifest["parity"]),
         Section("What the approximation costs", tables=[_optional(manifest, "approximation")]),
         *_plan_sections(bundle),
+        *_tuning_sections(manifest.get("tuning")),
         _layers_section(manifest["parity"].get("layers") or {}),
         _graphs_section(bundle),
         Section("Interface", tables=[facts_table("What goes in, what comes out", _interface(bundle))]),
@@ -131,6 +133,53 @@ def _plan_sections(bundle: Bundle) -> list[Section]:
 def _taken(graph: Graph) -> list[str]:
     """How a graph takes large batches, in a sentence."""
     return [] if graph.chunk is None else [f"A CPU takes {graph.chunk} images of a larger batch at a time."]
+
+
+def _tuning_sections(tuning: Mapping[str, Any] | None) -> list[Section]:
+    """What was measured to choose the graphs; nothing where prices chose."""
+    if not tuning:
+        return []
+    chosen = [str(each) for each in tuned_batches(tuning)]
+    failed = [f"Batch {batch} was not measured: {why}" for batch, why in tuning["failed"].items()]
+    tables = [_speeds_table(tuning), _layer_times_table(tuning), _switch_table(tuning)]
+    return [Section("Tuning", [f"Measured with {machine_of(tuning)}.", *chosen, *failed], tables=tables)]
+
+
+def _speeds_table(tuning: Mapping[str, Any]) -> Table:
+    rows = [
+        (told(int(batch)), name, ", ".join(sorted(set(tuning["candidates"][name].values()))), *_speed_cells(speed))
+        for batch, seen in tuning["speeds"].items()
+        for name, speed in {**tuning["tried"].get(batch, {}), **seen}.items()
+    ]
+    return Table(_CANDIDATES, ("batch", "candidate", "rules", *_SPEED), rows, ("batch", *_SPEED))
+
+
+_SPEED = ("images/s", "ratio", "95 % interval")
+_CANDIDATES = "Candidates in turns; ratio: to what prices chose for that batch size"
+
+
+def _speed_cells(speed: Mapping[str, Any]) -> tuple[str, str, str]:
+    interval = NOTHING if speed["low"] is None else f"{speed['low']:.2f} to {speed['high']:.2f}"
+    unstable = "" if speed["stable"] else ", not stable"
+    return f"{speed['images_per_s']:.0f}", f"{speed['ratio']:.2f}", interval + unstable
+
+
+def _layer_times_table(tuning: Mapping[str, Any]) -> Table:
+    rows = [
+        (told(int(batch)), path, rule, f"{seconds * 1e6:.0f}")
+        for batch, layers in tuning["layers"].items()
+        for path, rules in layers.items()
+        for rule, seconds in sorted(rules.items(), key=lambda entry: entry[1])
+    ]
+    names = ("batch", "layer", "rule", "µs per image")
+    return Table("Each layer under each rule, with the static layers around it", names, rows, ("batch", "µs per image"))
+
+
+def _switch_table(tuning: Mapping[str, Any]) -> Table:
+    rows = [("main graph at batch", batch, *_speed_cells(speed)) for batch, speed in tuning["crossover"].items()]
+    rows += [("images at a time", size, *_speed_cells(speed)) for size, speed in tuning["chunks"].items()]
+    names = ("what", "value", *_SPEED)
+    return Table("Where the main graph begins, beside the small one; and the size of pieces", names, rows, names[1:])
 
 
 def _plan_section(title: str, plan: Mapping[str, Any], text: list[str]) -> Section:

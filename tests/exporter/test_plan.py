@@ -38,7 +38,7 @@ def test_cheapest_offer_wins_and_every_other_rule_has_a_reason() -> None:
     (decision,) = plan.decisions
     prices = {rule.id: rule.offer(site(), Target()) for rule in RULES if rule.kind == "dyconv"}
     cheapest = min(
-        (MACHINES["onnxruntime"].seconds(offer.cost), name)
+        (MACHINES["onnxruntime"].seconds(offer.cost, 512), name)
         for name, offer in prices.items()
         if isinstance(offer, Offer)
     )
@@ -117,7 +117,9 @@ def test_static_convolution_is_listed_only_where_another_form_is_cheaper() -> No
     (decision,) = make_plan([static_site()], Target(tune_batch=512)).decisions
     prices = {rule.id: rule.offer(static_site(), Target(tune_batch=512)) for rule in RULES if rule.kind == "conv"}
     seconds = {
-        name: MACHINES["onnxruntime"].seconds(offer.cost) for name, offer in prices.items() if isinstance(offer, Offer)
+        name: MACHINES["onnxruntime"].seconds(offer.cost, 512)
+        for name, offer in prices.items()
+        if isinstance(offer, Offer)
     }
     assert decision.rule == "conv/winograd"
     assert decision.price_s == seconds["conv/winograd"] < seconds["conv/direct"]

@@ -21,6 +21,7 @@ from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.winograd import Winograd, from_positions, to_positions
 from dyx.exporter.plan import make_plan
 from dyx.exporter.rule import Neighbour, Offer, Site, Target
+from dyx.exporter.rules import winograd
 from dyx.exporter.winograd import FACTORS, rounding_error
 from dyx.nn.attention import Routing
 from dyx.nn.dyconv import DyConvParameters
@@ -49,6 +50,19 @@ FOLLOWERS: dict[str, tuple[Any, ...]] = {
     "relu pool 2/3": ("relu", nn.MaxPool2D(2, 3)),
 }
 C_IN, C_OUT = 5, 6
+GEOMETRY_5 = Geometry((5, 5), (1, 1), (2, 2), (1, 1), 1)
+
+
+@pytest.fixture(params=[False, True], ids=["factors for each tile", "tiles gathered"])
+def gathered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Of maps with several tiles down only the tilings of one form, whatever they cost."""
+    tilings, wanted = winograd._tilings, bool(request.param)
+    monkeypatch.setattr(
+        winograd,
+        "_tilings",
+        lambda *args: [one for one in tilings(*args) if one.gathered == (wanted and one.axes[0].tiles > 1)],
+    )
+    return wanted
 
 
 def layer_of(
@@ -163,13 +177,14 @@ def relative(got: np.ndarray, wanted: np.ndarray) -> float:
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("followers", FOLLOWERS)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-def test_fold_equals_definition(kind: str, geometry: str, followers: str, bias: bool) -> None:
+def test_fold_equals_definition(kind: str, geometry: str, followers: str, bias: bool, gathered: bool) -> None:
     walk = dict(GEOMETRIES[geometry])
     size = walk.pop("size")
     conv = layer_of(kind, bias=bias, **walk)
     site = site_of(kind, conv, size, FOLLOWERS[followers])
     assert offer_of(site).takes == tuple(found.path for found in site.after)
     static = built(site)
+    assert static.gathered == (gathered and static.tiles_down > 1)
     for batch in (1, 2, 7):
         images = images_of(size, batch)
         attention = np.ones((batch, 1)) if kind == "conv" else attention_of(conv, images)
@@ -183,7 +198,7 @@ def test_fold_equals_definition(kind: str, geometry: str, followers: str, bias: 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("inputs", FACTORS)
 @pytest.mark.parametrize("k", [2, 3, 4, 5])
-def test_every_tile(kind: str, inputs: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tile(kind: str, inputs: int, k: int, gathered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Down the map more than one tile, and one across; the rule takes the tile that it is left."""
     monkeypatch.setattr("dyx.exporter.rules.winograd.FACTORS", {inputs: FACTORS[inputs]})
     outputs = inputs - k + 1
@@ -199,7 +214,8 @@ def test_every_tile(kind: str, inputs: int, k: int, monkeypatch: pytest.MonkeyPa
     offer = offer_of(site, tolerance=4e-5)
     products = (inputs + len(FACTORS[inputs][1])) ** 2
     assert offer.form.startswith(f"2 × {products} products for {(outputs + 1) * max(outputs // 2, 1)} outputs")
-    assert offer.form.endswith(", mixed in between") == (kind != "conv")
+    assert (", mixed in between" in offer.form) == (kind != "conv")
+    assert offer.form.endswith(", tiles gathered") == gathered
     images = images_of(size, 3)
     attention = np.ones((3, 1)) if kind == "conv" else attention_of(conv, images)
     wanted = definition(site, images, attention)
@@ -378,13 +394,30 @@ def test_cost_counts_what_the_layer_does(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cost_counts_every_factor_once_a_batch(kind: str) -> None:
+def test_cost_counts_every_factor_once_a_batch(kind: str, gathered: bool) -> None:
     site = site_of(kind, layer_of(kind, padding=(1, 1)), (16, 11))
-    static = built(site, tune_batch=2)
-    held = sum(prod(tensor.shape) for name, tensor in static.named_parameters() if name.startswith("factor"))
-    alone, pair = (offer_of(site, tune_batch=batch) for batch in (1, 2))
-    assert alone.form == pair.form
-    assert alone.cost.bytes - pair.cost.bytes == pytest.approx(4 * held / 2, abs=1)
+    for tune_batch in (1, 512):
+        static, cost = built(site, tune_batch=tune_batch), offer_of(site, tune_batch=tune_batch).cost
+        held = sum(prod(tensor.shape) for name, tensor in static.named_parameters() if name.startswith("factor"))
+        assert cost.weight_bytes == 4 * held
+        assert cost.bytes_at(2) == cost.bytes + 4 * held / 2
+
+
+def test_gathering_reads_fewer_factors_and_copies_the_tiles() -> None:
+    site = site_of("conv", layer_of("conv"), (16, 11))
+    each, gathered = (winograd.Tiling(winograd._axes(site, 6), form) for form in (False, True))
+    apart, together = (winograd.winograd_cost(site, one, competing=True) for one in (each, gathered))
+    tiles_down = 4
+    assert apart.macs == together.macs
+    assert apart.weight_bytes == tiles_down * together.weight_bytes
+    assert together.bytes - apart.bytes == 4 * 2 * each.points * (C_IN + C_OUT)
+
+
+def test_a_few_images_gather_tiles_and_many_do_not() -> None:
+    layer = Experts(np.random.default_rng(0).standard_normal((1, 128, 64, 5, 5)), None, GEOMETRY_5)
+    site = site_of("conv", layer, (15, 15))
+    assert offer_of(site, tune_batch=1).form.endswith("tiles gathered")
+    assert not offer_of(site, tune_batch=512).form.endswith("tiles gathered")
 
 
 def test_transforms_of_layers_alike_are_held_once() -> None:

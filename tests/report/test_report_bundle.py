@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+import dyx
 from dyx.bundle import Bundle, read_bundle
 from dyx.census import take_census
 from dyx.report.bundle import bundle_report, bundle_sections, verdict
 from dyx.report.page import NOTHING, render
+from dyx.tuning import machine_of, tuned_batches
 
 NASTY = "<b>&\"'</script>"
 
@@ -205,3 +207,35 @@ def test_words_of_a_manifest_are_never_markup(bundle: Bundle, read_whole: Any) -
     assert not seen.count("b")
     assert f"{NASTY}: {NASTY}" in seen.words
     assert seen.words.count(NASTY) >= 5
+
+
+@pytest.fixture(scope="module")
+def tuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    network = f"{Path(__file__).parents[1] / 'data' / 'two_graphs.py'}:TwoGraphs"
+    out = tmp_path_factory.mktemp("tuned") / "bundle"
+    found: Bundle = dyx.export(network, shape=(3, 7, 7), tune=True, tune_batch=(1, 64), formats=("onnx",), out=out)
+    return found
+
+
+def test_a_tuned_bundle_tells_every_candidate_and_every_layer(tuned_bundle: Bundle, read_whole: Any) -> None:
+    seen, tuning = read_whole(page(tuned_bundle)), tuned_bundle.manifest["tuning"]
+    for name, speed in tuning["speeds"]["64"].items():
+        row = row_of(seen, name, 5)
+        assert row[2:4] == [f"{speed['images_per_s']:.0f}", f"{speed['ratio']:.2f}"]
+    for rule, seconds in tuning["layers"]["64"]["features.2"].items():
+        assert ["features.2", rule, f"{seconds * 1e6:.0f}"] in [
+            list(seen.cells[place : place + 3]) for place in range(len(seen.cells))
+        ]
+    for each in tuned_batches(tuning):
+        assert str(each) in " ".join(seen.words)
+    assert machine_of(tuning) in " ".join(seen.words)
+
+
+def test_a_bundle_that_was_not_tuned_has_no_such_section(bundle: Bundle, read_whole: Any) -> None:
+    assert "Tuning" not in read_whole(page(bundle)).words
+
+
+def test_a_batch_that_was_not_measured_is_told(tuned_bundle: Bundle, read_whole: Any) -> None:
+    tuning = {**tuned_bundle.manifest["tuning"], "failed": {"512": "ended by SIGKILL"}}
+    seen = read_whole(page(with_changes(tuned_bundle, tuning=tuning)))
+    assert "Batch 512 was not measured: ended by SIGKILL" in seen.words

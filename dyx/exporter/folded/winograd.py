@@ -71,6 +71,8 @@ class Winograd(Layer):
         offset: t, `(C_out,)`, or None.
         axes: Of the map, down and across.
         shared: Holds the transforms.
+        gathered: Whether all tiles of a map stand in the rows of one product, which takes a copy before and after.
+            Otherwise those down a column have products of their own, each with its copy of the factors.
         competing: Whether weights sum to one: then the last expert is not scaled, the others are differences to it.
         relu: Whether a ReLU follows.
         pool: The pooling that follows, or None.
@@ -89,6 +91,7 @@ class Winograd(Layer):
         axes: tuple[Axis, Axis],
         shared: SharedConstants,
         *,
+        gathered: bool = False,
         competing: bool = False,
         relu: bool = False,
         pool: PositionsPool | None = None,
@@ -98,13 +101,15 @@ class Winograd(Layer):
         self.reads_positions = self.gives_positions = False
         self.experts, (self.channels_in, self.channels_out) = len(factors), factors.shape[3:]
         self.scaled = self.experts - 1 if competing else self.experts
-        self.points = tuple(len(axis.read) for axis in axes)
+        self.points, self.products_across = tuple(len(axis.read) for axis in axes), axes[1].products
         self.size = tuple(len(axis.write) for axis in axes)
         if self.experts > self.scaled:
             factors = np.concatenate([factors[:-1] - factors[-1:], factors[-1:]])
+        self.tiles_down = axes[0].tiles
+        self.gathered = gathered and self.tiles_down > 1
         for number, factor in enumerate(factors):
             # Once for each tile down a column: Paddle's oneDNN is slow at a broadcast of five axes.
-            repeated = np.repeat(factor, axes[0].tiles, axis=0)
+            repeated = factor if self.gathered else np.repeat(factor, self.tiles_down, axis=0)
             constant(self, f"factor{number}", repeated.reshape(-1, *factor.shape[2:]))
         for number, (name, axis) in enumerate(zip("hw", axes, strict=True)):
             self._give(shared, f"read_{name}", axis.read)
@@ -123,7 +128,9 @@ class Winograd(Layer):
         x = x if self.reads_positions else to_positions(x)
         if self.routing is not None:
             attention = self.routing.of_means(position_means(x))
-        y = self._written(self._multiplied(self._read(x), attention))
+        points = self._read(x)
+        products = self._multiplied(self._gathered(points) if self.gathered else points, attention)
+        y = self._written(self._scattered(products) if self.gathered else products)
         # Max pooling and ReLU commute, and both with what is added to a whole channel: the smaller map comes first.
         y = y if self.pool is None else self.pool(y)
         size = self.size if self.pool is None else self.pool.size
@@ -136,6 +143,18 @@ class Winograd(Layer):
         rows = paddle.matmul(self.read_h, as_factor(x, [1, 1, self.read_h.shape[1], -1]))
         factors = paddle.matmul(self.read_w, as_factor(rows, [1, self.points[0], self.read_w.shape[1], -1]))
         return factors.reshape([prod(self.points), -1, self.channels_in])
+
+    def _gathered(self, x: Any) -> Any:
+        """Factors whose tiles down a column stand beside those across."""
+        rows, columns = self.points
+        # Of each point: products down, tiles down, products across, and tiles across with what is of each.
+        parts = x.reshape([rows // self.tiles_down, self.tiles_down, self.products_across, -1])
+        return parts.transpose([0, 2, 1, 3]).reshape([rows * columns, -1, self.channels_in])
+
+    def _scattered(self, products: Any) -> Any:
+        """Products in the order of factors that were not gathered."""
+        parts = products.reshape([self.points[0] // self.tiles_down, self.products_across, self.tiles_down, -1])
+        return parts.transpose([0, 2, 1, 3])
 
     def _multiplied(self, x: Any, attention: Any) -> Any:
         """Factors to products, mixed."""

@@ -26,7 +26,7 @@ def _direct(site: Site, target: Target) -> Offer:
         mixed = mixture(site)
         return StaticConv(mixed.weight[0], mixed.offset, site.layer.geometry)
 
-    return Offer(static_cost(site, target), "the convolution as it stands", build, site.norm)
+    return Offer(static_cost(site), "the convolution as it stands", build, site.norm)
 
 
 def _winograd(site: Site, target: Target) -> Offer | Refusal:

@@ -104,7 +104,7 @@ def _bias_floats(site: Site) -> int:
 def _mix_outputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
     layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
     macs = layer.experts * (convolution_macs(site) + outputs)
-    floats = inputs + (2 * layer.experts + 1) * outputs + layer.weight.size / target.priced_batch
+    cost = Cost.of_floats(macs, inputs + (2 * layer.experts + 1) * outputs, layer.weight.size)
 
     def build(_: SharedConstants) -> MixOutputs:
         mixed, groups = mixture(site), layer.geometry.groups
@@ -112,22 +112,20 @@ def _mix_outputs(site: Site, target: Target, mixture: Callable[[Site], Mixture])
         weight = algebra.experts_as_outputs(mixed.weight, groups)
         return MixOutputs(mixed.routing, weight, bias, mixed.offset, layer.geometry)
 
-    return Offer(
-        Cost(macs, int(FLOAT_BYTES * floats)), "conv of K·C_out outputs, matmul over experts", build, site.norm
-    )
+    return Offer(cost, "conv of K·C_out outputs, matmul over experts", build, site.norm)
 
 
 def _mix_inputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
     layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
     macs = layer.experts * (convolution_macs(site) + inputs)
-    floats = (2 * layer.experts + 1) * inputs + outputs + _bias_floats(site) + layer.weight.size / target.priced_batch
+    cost = Cost.of_floats(macs, (2 * layer.experts + 1) * inputs + outputs + _bias_floats(site), layer.weight.size)
 
     def build(_: SharedConstants) -> MixInputs:
         mixed = mixture(site)
         weight = algebra.experts_as_inputs(mixed.weight, layer.geometry.groups)
         return MixInputs(mixed.routing, weight, mixed.bias, mixed.offset, layer.geometry)
 
-    return Offer(Cost(macs, int(FLOAT_BYTES * floats)), "conv on K scaled copies of the input", build, site.norm)
+    return Offer(cost, "conv on K scaled copies of the input", build, site.norm)
 
 
 def _aggregate_kernel(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:
@@ -138,13 +136,13 @@ def _aggregate_kernel(site: Site, target: Target, mixture: Callable[[Site], Mixt
 
 def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
     layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
-    floats = prod(site.input_shape) + prod(site.output_shape) + _bias_floats(site) + layer.weight.size + 2 * kernel
+    floats = prod(site.input_shape) + prod(site.output_shape) + _bias_floats(site) + 2 * kernel
 
     def build(_: SharedConstants) -> ComputedKernel:
         mixed = mixture(site)
         return ComputedKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, layer.geometry)
 
-    cost = Cost(convolution_macs(site) + layer.weight.size, FLOAT_BYTES * floats)
+    cost = Cost.of_floats(convolution_macs(site) + layer.weight.size, floats, layer.weight.size)
     return Offer(cost, "convolution with a computed kernel (batch 1)", build, site.norm, computed_kernel=True)
 
 
@@ -158,10 +156,8 @@ def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixtur
         mixed = mixture(site)
         return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, layer.geometry)
 
-    cost = Cost(
-        convolution_macs(site) + layer.weight.size + patches * taps,
-        int(FLOAT_BYTES * (floats + layer.weight.size / target.priced_batch)),
-    )
+    macs = convolution_macs(site) + layer.weight.size + patches * taps
+    cost = Cost.of_floats(macs, floats, layer.weight.size)
     return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm)
 
 
@@ -176,15 +172,14 @@ def _mean_attention(site: Site, target: Target, mixture: Callable[[Site], Mixtur
         bias = bias + (np.zeros(site.layer.channels_out) if mixed.offset is None else mixed.offset)
         return StaticConv(np.tensordot(attention, mixed.weight, 1), bias, site.layer.geometry)
 
-    return Offer(static_cost(site, target), "static conv at the mean attention", build, site.norm, lossy=True)
+    return Offer(static_cost(site), "static conv at the mean attention", build, site.norm, lossy=True)
 
 
 NOT_CALIBRATED = Refusal("it needs calibration images (--calibrate)")
 """Of every rule that fixes attention at its mean."""
 
 
-def static_cost(site: Site, target: Target) -> Cost:
+def static_cost(site: Site) -> Cost:
     """Of one static convolution in a site's place."""
-    kernel = prod(site.layer.weight.shape[1:]) / target.priced_batch
-    floats = prod(site.input_shape) + prod(site.output_shape) + kernel
-    return Cost(convolution_macs(site), int(FLOAT_BYTES * floats))
+    moved = prod(site.input_shape) + prod(site.output_shape)
+    return Cost.of_floats(convolution_macs(site), moved, prod(site.layer.weight.shape[1:]))

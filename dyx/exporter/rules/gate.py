@@ -22,7 +22,7 @@ import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.gates import GATES, Gated, PooledGate, Scale, scaled
-from dyx.exporter.rule import FLOAT_BYTES, Cost, FoldRule, Neighbour, Offer, Refusal, Site, Target
+from dyx.exporter.rule import Cost, FoldRule, Neighbour, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import NOT_CALIBRATED
 from dyx.nn.framework import nn, paddle
 from dyx.nn.na import NaParameters
@@ -38,7 +38,7 @@ def in_place(site: Site, _target: Target) -> Offer:
     def build(_: SharedConstants) -> Gated:
         return Gated(_factors(site))
 
-    return Offer(Cost(2 * pixels, FLOAT_BYTES * floats), "factors, then the product", build)
+    return Offer(Cost.of_floats(2 * pixels, floats), "factors, then the product", build)
 
 
 def after_pool(site: Site, _target: Target) -> Offer | Refusal:
@@ -57,7 +57,7 @@ def after_pool(site: Site, _target: Target) -> Offer | Refusal:
         return PooledGate(_factors(site), pool.layer, relu.layer if relu else nn.Identity())
 
     takes = tuple(neighbour.path for neighbour in site.after)
-    return Offer(Cost(pixels + pooled, FLOAT_BYTES * floats), "factors, then the product after pooling", build, takes)
+    return Offer(Cost.of_floats(pixels + pooled, floats), "factors, then the product after pooling", build, takes)
 
 
 def mean_attention(site: Site, _target: Target) -> Offer | Refusal:
@@ -78,7 +78,7 @@ def constant_factor(site: Site, factor: Callable[[], np.ndarray], *, lossy: bool
 
     takes = (before.path,) if before else ()
     form = f"constant factor in the {before.kind.replace('-', ' ')} before" if before else "constant factor"
-    return Offer(Cost(pixels, 2 * FLOAT_BYTES * pixels), form, build, takes, lossy=lossy)
+    return Offer(Cost.of_floats(pixels, 2 * pixels), form, build, takes, lossy=lossy)
 
 
 def _factors(site: Site) -> Any:

@@ -46,7 +46,7 @@ from dyx.exporter.folded.kernelwarehouse import (
     MixedTaps,
     StaticLinear,
 )
-from dyx.exporter.rule import FLOAT_BYTES, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rule import Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import NOT_CALIBRATED, over_memory
 from dyx.nn.kw_parameters import KwAttention, KwParameters
 from dyx.nn.warehouse import Grid
@@ -130,7 +130,7 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
 
     form = "depthwise kernel" if layer.depthwise else "kernel"
     return over_memory(kernel, target) or Offer(
-        _cost(layer.grid.mixtures * layer.cells.size + macs, 2 * kernel + floats, site, target),
+        _cost(layer.grid.mixtures * layer.cells.size + macs, 2 * kernel + floats, site),
         f"{form} per sample from shared cells, batched matmul",
         build,
     )
@@ -158,9 +158,7 @@ def _mix_inputs(site: Site, target: Target) -> Offer | Refusal:
         return MixedTaps(_folded(layer), _size(site), shared)
 
     macs = mixed * (grid.spatial * grid.in_ + out)
-    return _own_cells(site) or Offer(
-        _cost(macs, floats, site, target), "taps mixed per cell, one matmul with all cells", build
-    )
+    return _own_cells(site) or Offer(_cost(macs, floats, site), "taps mixed per cell, one matmul with all cells", build)
 
 
 def _experts_first(site: Site, target: Target) -> Offer | Refusal:
@@ -174,7 +172,7 @@ def _experts_first(site: Site, target: Target) -> Offer | Refusal:
 
     macs = made * (in_ + grid.spatial * grid.out)
     return _own_cells(site) or Offer(
-        _cost(macs, floats, site, target), "every cell applied, outputs mixed, taps shifted", build
+        _cost(macs, floats, site), "every cell applied, outputs mixed, taps shifted", build
     )
 
 
@@ -184,7 +182,7 @@ def _mean_attention(site: Site, target: Target) -> Offer | Refusal:
     layer: KwParameters = site.layer
     (alpha,), affine = site.mean_attention, site.affine
     kernel, (_, positions) = prod(layer.kernel_shape), _positions(site)
-    floats = prod(site.input_shape) + prod(site.output_shape) + kernel / target.priced_batch
+    cost = Cost.of_floats(kernel * positions, prod(site.input_shape) + prod(site.output_shape), kernel)
 
     def build(_: SharedConstants) -> Any:
         weight = kernel_of(layer, alpha)
@@ -194,7 +192,6 @@ def _mean_attention(site: Site, target: Target) -> Offer | Refusal:
             bias = bias * affine.scale + affine.shift
         return StaticLinear(weight[..., 0], bias) if layer.linear else StaticConv(weight, bias, layer.geometry)
 
-    cost = Cost(kernel * positions, int(FLOAT_BYTES * floats))
     form = "static linear" if layer.linear else "static conv"
     return Offer(cost, f"{form} at the mean attention", build, site.norm, lossy=True)
 
@@ -210,9 +207,9 @@ def _size(site: Site) -> tuple[int, ...]:
     return site.input_shape[1:]
 
 
-def _cost(macs: int, floats: float, site: Site, target: Target) -> Cost:
+def _cost(macs: int, floats: int, site: Site) -> Cost:
     """With the cells, which are read once for a batch."""
-    return Cost(macs, int(FLOAT_BYTES * (floats + site.layer.cells.size / target.priced_batch)))
+    return Cost.of_floats(macs, floats, site.layer.cells.size)
 
 
 RULES = (

@@ -28,7 +28,7 @@ from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.depthwise import depthwise_work
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledKernel, ScaledMixture
-from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import NOT_CALIBRATED, convolution_macs, not_planar, over_memory, static_cost
 from dyx.nn.odconv import Head, OdConvParameters
 
@@ -76,8 +76,8 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     else:
         patches = layer.channels_in * taps * positions
         work, moved = convolution_macs(site) + patches * taps, prod(site.input_shape) + 2 * patches
-    floats = moved + 4 * kernel + 3 * prod(site.output_shape) + layer.weight.size / target.priced_batch
-    cost = Cost(work + layer.weight.size + kernel, int(FLOAT_BYTES * floats))
+    floats = moved + 4 * kernel + 3 * prod(site.output_shape)
+    cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
     return Offer(cost, "scaled kernel per sample", build, site.norm)
 
 
@@ -94,13 +94,13 @@ def _pointwise(site: Site, *, experts: bool) -> Refusal | None:
 def _scaled(site: Site, target: Target, times: int, copied: int, form: str, inner: Callable[..., Any]) -> Offer:
     """An offer of something static between two scalings: `times` the convolution, and `copied` floats in between."""
     inputs, outputs = prod(site.input_shape), prod(site.output_shape)
-    floats = 3 * inputs + 4 * outputs + 2 * copied + site.layer.weight.size / target.priced_batch
+    floats = 3 * inputs + 4 * outputs + 2 * copied
 
     def build(_: SharedConstants) -> ScaledMixture:
         weight, offset = _experts(site)
         return ScaledMixture(_attention(site.layer), inner(weight, site.layer.geometry), offset)
 
-    cost = Cost(times * convolution_macs(site) + copied, int(FLOAT_BYTES * floats))
+    cost = Cost.of_floats(times * convolution_macs(site) + copied, floats, site.layer.weight.size)
     return Offer(cost, form, build, site.norm)
 
 
@@ -151,7 +151,7 @@ def mean_attention(site: Site, target: Target) -> Offer | Refusal:
         scaled = mixed.reshape(groups, outputs // groups, inputs, *size) * by_group
         return StaticConv(scaled.reshape(outputs, inputs, *size), offset, site.layer.geometry)
 
-    return Offer(static_cost(site, target), "static conv at the mean attentions", build, site.norm, lossy=True)
+    return Offer(static_cost(site), "static conv at the mean attentions", build, site.norm, lossy=True)
 
 
 RULES = (

@@ -12,6 +12,7 @@ whose factors, 100/9 times the kernel at 7 outputs a tile, are not too many.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dyx.exporter.folded.constants import SharedConstants
@@ -42,20 +43,44 @@ def winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture], *, 
     if reason := _misfit(site):
         return Refusal(reason)
     taps = site.layer.geometry.kernel
-    found: list[tuple[Axis, Axis]] = []
+    found: list[Tiling] = []
     reason = "no tile is small enough for its kernel"
-    for inputs in FACTORS:
-        if inputs <= max(taps):
-            continue
-        axes = _axes(site, inputs)
-        wrong = _too_inexact(inputs, max(taps), target) or _too_large(site, axes)
-        reason = wrong or reason
-        found += [] if wrong else [axes]
+    for inputs in (inputs for inputs in FACTORS if inputs > max(taps)):
+        for tiling in _tilings(site, inputs):
+            wrong = _too_inexact(inputs, max(taps), target) or _too_large(site, tiling)
+            reason = wrong or reason
+            found += [] if wrong else [tiling]
     if not found:
         return Refusal(reason)
     machine = MACHINES[target.backend]
-    axes = min(found, key=lambda axes: machine.seconds(winograd_cost(site, target, axes, competing=competing)))
-    return _offer(site, target, mixture, axes, competing=competing)
+    tiling = min(
+        found, key=lambda one: machine.seconds(winograd_cost(site, one, competing=competing), target.priced_batch)
+    )
+    return _offer(site, target, mixture, tiling, competing=competing)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a map is cut: the axes, and whether all tiles stand in the rows of one product."""
+
+    axes: tuple[Axis, Axis]
+    gathered: bool = False
+
+    @property
+    def points(self) -> int:
+        """Products of all tiles."""
+        return self.axes[0].points * self.axes[1].points
+
+    @property
+    def factors(self) -> int:
+        """How many matrices of weights there are."""
+        rows, columns = self.axes
+        return (rows.products if self.gathered else rows.points) * columns.products
+
+
+def _tilings(site: Site, inputs: int) -> list[Tiling]:
+    axes = _axes(site, inputs)
+    return [Tiling(axes)] if axes[0].tiles == 1 else [Tiling(axes), Tiling(axes, gathered=True)]
 
 
 def _misfit(site: Site) -> str | None:
@@ -88,25 +113,24 @@ def _too_inexact(inputs: int, taps: int, target: Target) -> str | None:
     return f"tiles of {inputs} inputs round by {error:.1e} of max |y| in float32, over {allowed:.1e}"
 
 
-def _factor_floats(site: Site, axes: tuple[Axis, Axis]) -> int:
+def _factor_floats(site: Site, tiling: Tiling) -> int:
     layer = site.layer
-    return int(layer.experts * layer.channels_in * layer.channels_out * len(axes[0].read) * axes[1].products)
+    return int(layer.experts * layer.channels_in * layer.channels_out * tiling.factors)
 
 
-def _too_large(site: Site, axes: tuple[Axis, Axis]) -> str | None:
-    size = _factor_floats(site, axes) * FLOAT_BYTES
+def _too_large(site: Site, tiling: Tiling) -> str | None:
+    size = _factor_floats(site, tiling) * FLOAT_BYTES
     if size <= FACTORS_LIMIT_BYTES:
         return None
     return f"its factors take {size // 2**20} MiB, over {FACTORS_LIMIT_BYTES // 2**20} MiB"
 
 
-def winograd_cost(site: Site, target: Target, axes: tuple[Axis, Axis], *, competing: bool) -> Cost:
+def winograd_cost(site: Site, tiling: Tiling, *, competing: bool) -> Cost:
     """Of reading, multiplying and writing, per image; everything between two of them goes through memory."""
-    layer, (rows, columns) = site.layer, axes
+    layer, rows, points = site.layer, tiling.axes[0], tiling.points
     height, width = site.input_shape[1:]
     out_height, out_width = site.output_shape[1:]
-    points = len(rows.read) * len(columns.read)
-    halfway_in, halfway_out = len(rows.read) * width, len(rows.read) * out_width
+    halfway_in, halfway_out = rows.points * width, rows.points * out_width
     scaled = layer.experts - 1 if competing else layer.experts
     inwards = halfway_in * height + points * width + scaled * points
     outwards = points * out_width + halfway_out * out_height
@@ -115,13 +139,13 @@ def winograd_cost(site: Site, target: Target, axes: tuple[Axis, Axis], *, compet
     read = height * width + 2 * halfway_in + (1 + layer.experts + 2 * scaled) * points
     sums = 3 * (layer.experts - 1) + layer.experts
     written = (sums + 1) * points + 2 * halfway_out + 3 * out_height * out_width
-    floats = read * layer.channels_in + written * layer.channels_out + _factor_floats(site, axes) / target.priced_batch
-    return Cost(int(macs), int(FLOAT_BYTES * floats))
+    floats = read * layer.channels_in + written * layer.channels_out
+    floats += 2 * points * (layer.channels_in + layer.channels_out) if tiling.gathered else 0
+    return Cost.of_floats(macs, floats, _factor_floats(site, tiling))
 
 
-def _offer(
-    site: Site, target: Target, mixture: Callable[[Site], Mixture], axes: tuple[Axis, Axis], *, competing: bool
-) -> Offer:
+def _offer(site: Site, target: Target, mixture: Callable[[Site], Mixture], tiling: Tiling, *, competing: bool) -> Offer:
+    axes = tiling.axes
     relu, pool = following(site)
     takes = (*site.norm, *(found.path for found in (relu, pool) if found))
 
@@ -134,6 +158,7 @@ def _offer(
             mixed.offset,
             axes,
             shared,
+            gathered=tiling.gathered,
             competing=competing,
             relu=relu is not None,
             pool=None if pool is None else _positions_pool(site, pool),
@@ -142,9 +167,10 @@ def _offer(
     tiles, outputs = axes[0].tiles * axes[1].tiles, len(axes[0].write) * len(axes[1].write)
     products = axes[0].products * axes[1].products
     mixed_where = ", mixed in between" if site.layer.experts > 1 else ""
-    form = f"{tiles} × {products} products for {outputs} outputs{mixed_where}"
-    cost = winograd_cost(site, target, axes, competing=competing)
-    widest = len(axes[0].read) * len(axes[1].read) * max(site.layer.channels_in, site.layer.channels_out)
+    how = ", tiles gathered" if tiling.gathered else ""
+    form = f"{tiles} × {products} products for {outputs} outputs{mixed_where}{how}"
+    cost = winograd_cost(site, tiling, competing=competing)
+    widest = tiling.points * max(site.layer.channels_in, site.layer.channels_out)
     return Offer(cost, form, build, takes, by_positions=True, widest=widest)
 
 

@@ -1,0 +1,196 @@
+"""`--tune` on a real network: what is measured is what is chosen, whatever prices say."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dyx
+from dyx.bench import compare
+from dyx.bundle import Bundle, read_bundle
+from dyx.checks import check
+from dyx.errors import BenchFailed, InvalidOption, PackageMissing, UnknownName
+from dyx.exporter import settings, trial, tune
+from dyx.exporter.rule import MACHINES, Machine
+from dyx.exporter.settings import ExportSettings
+from dyx.exporter.trial import Speed
+from dyx.tuning import tuned_batches
+
+TWO_GRAPHS = f"{Path(__file__).parents[1] / 'data' / 'two_graphs.py'}:TwoGraphs"
+SHAPE = (3, 7, 7)
+
+
+def tuned(out: Path, **options: Any) -> Bundle:
+    chosen = {"shape": SHAPE, "formats": ("onnx",), "tune": True, "tune_batch": (1, 64), **options}
+    found: Bundle = dyx.export(TWO_GRAPHS, out=out, **chosen)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tuned(tmp_path_factory.mktemp("tuned") / "bundle")
+
+
+def rules_of(plan: Mapping[str, Any]) -> dict[str, str]:
+    return {site["path"]: site["rule"] for site in plan["sites"]}
+
+
+def test_what_was_chosen_is_what_was_measured(bundle: Bundle) -> None:
+    tuning = bundle.manifest["tuning"]
+    chosen, candidates = tuning["chosen"], tuning["candidates"]
+    assert rules_of(bundle.manifest["plan"]) == candidates[chosen["main"]]
+    main = bundle.graphs[-1]
+    assert (main.from_batch, main.chunk) == (chosen["from_batch"], chosen["chunk"])
+    assert (len(bundle.graphs) == 2) == (chosen["small"] is not None)
+    if chosen["small"]:
+        small = bundle.of_graph(bundle.graphs[0]).manifest["plan"]
+        assert rules_of(small) == candidates[chosen["small"]]
+    assert [each.batch for each in tuned_batches(tuning)] == [1, 64]
+
+
+def test_every_strategy_took_part_at_every_batch_size(bundle: Bundle) -> None:
+    tuning = bundle.manifest["tuning"]
+    assert tuning["batches"] == [1, 64] and not tuning["failed"]
+    tried = {rule for name in tuning["tried"]["64"] for rule in tuning["candidates"][name].values()}
+    assert tried >= {"dyconv/winograd", "dyconv/mix-outputs", "dyconv/mix-inputs", "dyconv/aggregate-kernel"}
+    for layers in tuning["layers"].values():
+        assert set(layers) >= {"features.2"}
+        assert all(0 < seconds < 1 for seconds in layers["features.2"].values())
+
+
+def test_reasons_are_measured_times(bundle: Bundle) -> None:
+    (site,) = (site for site in bundle.manifest["plan"]["sites"] if site["path"] == "features.2")
+    told = [why for why in site["passed_over"].values() if why.startswith("measured ")]
+    assert told and all(" µs per image against " in why and why.endswith("at batch 64") for why in told)
+
+
+def test_the_bundle_is_whole_and_proven(bundle: Bundle) -> None:
+    assert check(read_bundle(bundle.path), backends=("onnxruntime",)).passed
+    names = {path.name for path in bundle.path.iterdir()}
+    assert names <= {"dyx.json", "samples.npz", "model.onnx", "small.onnx"}, "no candidate is left"
+    environment = bundle.manifest["tuning"]["environment"]
+    assert environment["cpu"]["usable_cores"] == len(os.sched_getaffinity(0)) and "command" not in environment
+
+
+def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where moving bytes is said to be for nothing and arithmetic dear, a kernel per sample is priced lowest."""
+    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e9, 1e15))
+    fold = ("conv/direct",)
+    plain = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=fold)
+    chosen_by_price = {decision.site.path: decision.rule for decision in plain.plan.decisions}
+    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e15, 1e6))
+    wrong = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=fold)
+    worst = {decision.site.path: decision.rule for decision in wrong.plan.decisions}
+    assert worst != chosen_by_price
+    monkeypatch.setattr("dyx.exporter.candidates.HOPELESS", 1e9)
+    found = tuned(tmp_path / "x", tune_batch=64, fold=fold)
+    tuning = found.manifest["tuning"]
+    by_speed = {name: speed["ratio"] for name, speed in tuning["speeds"]["64"].items()}
+    (each,) = tuned_batches(tuning)
+    assert each.candidate == max(by_speed, key=lambda name: by_speed[name])
+    assert each.ratio > 1.2, "the priced plan reads more and computes less, and is slower"
+    assert rules_of(found.manifest["plan"])["features.2"] != worst["features.2"]
+
+
+def test_a_frozen_batch_is_tuned_alone(tmp_path: Path) -> None:
+    found = tuned(tmp_path / "x", batch=4, tune_batch=None)
+    assert found.manifest["tuning"]["batches"] == [4]
+    (graph,) = found.graphs
+    assert graph.chunk is None and found.input.shape[0] == 4
+
+
+def test_a_batch_that_cannot_be_measured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies at the large batch, as it does out of memory: the small one is tuned alone."""
+    real = trial.bench
+
+    def dying(contenders: Any, *, batch: int, seconds: float) -> compare.Comparison:
+        if batch == 64:
+            raise BenchFailed("winograd for 64 on onnxruntime", "its process was ended by SIGKILL (out of memory?)")
+        return real(contenders, batch=batch, seconds=seconds)
+
+    monkeypatch.setattr(trial, "bench", dying)
+    found = tuned(tmp_path / "x")
+    assert "SIGKILL" in found.manifest["tuning"]["failed"]["64"]
+    assert list(found.manifest["tuning"]["speeds"]) == ["1"]
+    with pytest.raises(BenchFailed, match="SIGKILL"):
+        tuned(tmp_path / "y", tune_batch=64)
+    assert not (tmp_path / "y").exists()
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = trial.bench
+
+    def stopped(contenders: Any, *, batch: int, seconds: float) -> compare.Comparison:
+        return real(contenders, batch=batch, seconds=seconds).noted("interrupted: as Ctrl-C does")
+
+    monkeypatch.setattr(trial, "bench", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("speed", "gain"),
+    [
+        (Speed(100, 1.3, 1.2, 1.4), 1.3),
+        (Speed(100, 0.7, 0.6, 0.8), 0.7),
+        (Speed(100, 1.3, 0.9, 1.7), 1.0),
+        (Speed(100, 0.9, 0.7, 1.1), 1.0),
+        (Speed(100, 1.3, 1.2, 1.4, stable=False), 1.0),
+        (Speed(100, 0.7, 0.6, 0.8, stable=False), 0.7),
+        (Speed(100, 1.3), 1.0),
+    ],
+)
+def test_only_what_is_sure_counts_as_faster(speed: Speed, gain: float) -> None:
+    assert speed.gain == gain
+
+
+@pytest.mark.parametrize(
+    ("options", "usual", "batches"),
+    [
+        ({}, 512, (512,)),
+        ({"tune": True}, 512, (1, 64, 512)),
+        ({"tune": True}, 8, (1, 8)),
+        ({"tune": True, "tune_batch": (64, 1, 64)}, 8, (1, 64)),
+        ({"tune_batch": 2}, 512, (2,)),
+        ({"tune": True, "batch": 4}, 512, (4,)),
+    ],
+)
+def test_batch_sizes_that_count(options: dict[str, Any], usual: int, batches: tuple[int, ...]) -> None:
+    chosen = ExportSettings(**options)
+    assert chosen.tune_batches(usual) == batches
+    assert chosen.target(usual).priced_batch == batches[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"tune_batch": (1, 64)}, InvalidOption, "several are for --tune"),
+        ({"tune": True, "tune_batch": (0, 64)}, InvalidOption, "from 1 up"),
+        ({"tune": True, "formats": ("paddle",)}, InvalidOption, "runs what is exported, paddle"),
+        ({"tune": True, "tune_backend": "tensorrt"}, (UnknownName, InvalidOption), "tensorrt"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(options: dict[str, Any], error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        ExportSettings(**options).check()
+
+
+def test_a_backend_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise PackageMissing("openvino", "openvino")
+
+    monkeypatch.setattr(settings, "require_backend", missing)
+    with pytest.raises(PackageMissing, match="openvino"):
+        ExportSettings(tune=True, tune_backend="openvino").check()
+
+
+def test_the_manifest_is_plain_json(bundle: Bundle) -> None:
+    told = json.loads((bundle.path / "dyx.json").read_text())["tuning"]
+    assert set(told) >= {"backend", "batches", "candidates", "tried", "speeds", "layers", "chosen", "environment"}
+    assert tune.PIECES_FROM == 64 and not told["chunks"], "batches up to that are taken whole"
