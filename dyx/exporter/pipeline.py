@@ -54,14 +54,14 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
     with written_whole(folder, replace=chosen.force) as staging:
         draft = _draft(staging, planned, chosen)
         progress(_found(planned))
-        static = apply_plan(planned.plan, planned.reference, planned.trace.inputs)
+        static = apply_plan(planned.plan, planned.network, planned.trace.inputs)
         progress("computing the float64 reference")
         reference = reference_of(planned, static, chosen)
         static = (copy.deepcopy(static) if static is reference.network else static).to(dtype="float32")
         _convert(static, draft, chosen, progress)
         for graph in planned.graphs[:-1]:
             progress(f"folding once more, for batches below {planned.graphs[-1].graph.from_batch}")
-            other = apply_plan(graph.plan, planned.reference, planned.trace.inputs).to(dtype="float32")
+            other = apply_plan(graph.plan, planned.network, planned.trace.inputs).to(dtype="float32")
             _convert(other, draft.of_graph(graph.graph), chosen, progress)
         verdicts = [
             verdict
@@ -87,7 +87,7 @@ def _draft(staging: Path, planned: Planned, settings: ExportSettings) -> Bundle:
     """The bundle as it will be, all but its parity, so that runners can open what is in the staging folder."""
     (classes,) = planned.trace.output_shape
     batch: int | str = settings.batch or BATCH
-    image = TensorSpec("image", "float32", (batch, *planned.source.shape))
+    image = TensorSpec("image", planned.source.dtype, (batch, *planned.source.shape))
     logits = TensorSpec("logits", "float32", (batch, classes))
     checkpoint = planned.checkpoint
     manifest = {
