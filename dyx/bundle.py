@@ -43,7 +43,7 @@ class Samples:
     """A few inputs and what the dynamic network answers in float64.
 
     Attributes:
-        image: float32 `(n, 3, H, W)`.
+        image: `(n, 3, H, W)`, float32 or pixels in uint8, as the network takes them.
         logits: float64 `(n, classes)`.
         kind: What sort of input each row is ("normal", "zeros" …); errors are scaled within a kind.
     """
@@ -97,7 +97,7 @@ class Bundle:
 
     @property
     def preprocess(self) -> Preprocess:
-        """How a picture becomes the input."""
+        """How a picture becomes the input; of one in uint8 the graph itself does the normalisation."""
         return Preprocess.from_json(self.manifest["preprocess"])
 
     @property

@@ -121,8 +121,8 @@ def _with_defaults(contender: Contender) -> Contender:
 
 def _frozen(contender: Contender, where: Where, batch: int, tell: Progress) -> Contender | Skipped:
     """The batch-frozen export of a zoo network, made where it is not there yet."""
-    name, backend = contender.name, contender.backend
-    title = f"{name} ({FROZEN})"
+    folded, backend = read_bundle(contender.arguments["bundle"], verify=False), contender.backend
+    name, title = folded.model, f"{folded.model} ({FROZEN})"
     if name not in BUILDERS.names or not find_model(name).baseline:
         return Skipped(title, backend, "only the zoo's dynamic networks are exported without folds")
     if not is_installed("paddle"):
@@ -130,7 +130,6 @@ def _frozen(contender: Contender, where: Where, batch: int, tell: Progress) -> C
     from dyx.exporter.frozen import export_frozen
 
     beside = Path(contender.arguments["bundle"]).parent
-    folded = read_bundle(contender.arguments["bundle"], verify=False)
     out = beside / f"{name}-{FROZEN}-{batch}"
     bundle = export_frozen(name, batch, out, progress=tell, shape=folded.input.shape[1:])
     if _task(bundle) != _task(folded):

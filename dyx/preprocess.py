@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = str | PathLike[str] | Image | np.ndarray
 
+NORMALISED, PIXELS = "float32", "uint8"
+"""The dtype of a network's input tells what it takes: normalised values, or pixels, which its graph normalises."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 """Files of a folder that are taken for pictures."""
 
@@ -26,6 +28,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", "
 @dataclass(frozen=True)
 class Preprocess:
     """How a picture becomes the network's input: `(pixel / 255 - mean) / std` after a resize.
+
+    A network that takes pixels is given them after the resize; its graph does the rest.
 
     Attributes:
         size: `(height, width)` in pixels; pictures are resized to exactly that (Pillow, bilinear).
@@ -43,15 +47,25 @@ class Preprocess:
     short_side: int | None = None
 
     def __call__(self, picture: Picture) -> np.ndarray:
-        """The picture as float32 `(3, height, width)`. Raises ImageUnreadable."""
+        """The picture as float32 `(3, height, width)`, normalised. Raises ImageUnreadable."""
         import numpy as np
 
-        pixels = np.asarray(self._resized(picture), dtype=np.float32) / np.float32(255)
+        mean, std = (np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
+        normal: np.ndarray = (self.pixels(picture) / np.float32(255) - mean) / std
+        return normal
+
+    def pixels(self, picture: Picture) -> np.ndarray:
+        """The picture as uint8 `(3, height, width)`, not normalised yet. Raises ImageUnreadable."""
+        import numpy as np
+
+        pixels = np.asarray(self._resized(picture))
         if self.order == "BGR":
             pixels = pixels[:, :, ::-1]
-        mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
-        normal = (pixels - mean) / std
-        return np.ascontiguousarray(normal.transpose(2, 0, 1), dtype=np.float32)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def giving(self, dtype: str) -> Callable[[Picture], np.ndarray]:
+        """What makes a network's input of this dtype from a picture: normalised, or pixels as they are."""
+        return self.pixels if dtype == PIXELS else self
 
     def _resized(self, picture: Picture) -> Image:
         height, width = self.size

@@ -77,6 +77,15 @@ def dy_bundle(bundles: Path) -> Path:
     return bundles / "alexnet-dy"
 
 
+@pytest.fixture(scope="session")
+def pixel_bundle(bundles: Path) -> Path:
+    """The same network as `dy_bundle`, with the normalisation inside: it takes pixels."""
+    import dyx
+
+    dyx.export("alexnet-dy", out=bundles / "pixels", tune_batch=8, input="uint8")
+    return bundles / "pixels"
+
+
 @pytest.fixture
 def altered(dy_bundle: Path, tmp_path: Path) -> Path:
     """A copy of a bundle, for tests that change files."""

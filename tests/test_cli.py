@@ -220,6 +220,35 @@ def test_predict_prints_classes(run_dyx: Any, dy_bundle: Path, tmp_path: Path) -
     )
 
 
+def test_network_that_takes_pixels_is_a_bundle_as_any_other(run_dyx: Any, tmp_path: Path) -> None:
+    network, out = f"{Path(__file__).parent / 'data' / 'first_layers.py'}:Padded", tmp_path / "pixels"
+    ran = run_dyx("export", network, "--shape", "3,14,14", "--tune-batch", 2, "--input", "uint8", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "note: takes pixels: the normalisation is inside first.0" in ran.err
+    assert "input uint8 [batch, 3, 14, 14]" in ran.out
+    assert "image: uint8 [batch, 3, 14, 14]" in run_dyx("inspect", out).out
+    ran = run_dyx("check", out)
+    assert ran.code == 0 and "census: every promise kept" in ran.out
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    answers = {
+        backend: json.loads(run_dyx("predict", out, tmp_path / "a.png", "--backend", backend, "--json").out)
+        for backend in ("onnxruntime", "openvino", "paddle")
+    }
+    best = {backend: answer[0]["top"][0]["index"] for backend, answer in answers.items()}
+    assert len(set(best.values())) == 1, best
+    assert run_dyx("report", out, "--out", tmp_path / "page.html").code == 0
+    assert "uint8 [batch, 3, 14, 14]" in (tmp_path / "page.html").read_text()
+
+
+def test_eval_of_a_network_that_takes_pixels_agrees_with_its_twin(
+    run_dyx: Any, pixel_bundle: Path, dy_bundle: Path
+) -> None:
+    ran = run_dyx("eval", pixel_bundle, "--data", "digits", "--against", dy_bundle, "--json")
+    assert ran.code == 0, ran.err
+    against = json.loads(ran.out)["against"]
+    assert against["same_class"] == against["images"] > 300
+
+
 def test_bench_compares_with_the_zoo_baseline_beside_the_bundle(run_dyx: Any, dy_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     options = ("--batch", 2, "--seconds", 0.3, "--backend", "onnxruntime", "--threads", 1, "--json", out)

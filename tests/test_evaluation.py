@@ -98,6 +98,16 @@ def test_classes_beyond_the_networks_are_refused() -> None:
         evaluate(Brightest(), images)
 
 
+def test_network_that_takes_pixels_is_evaluated_as_its_twin(pixel_bundle: Path, dy_bundle: Path, digits: Any) -> None:
+    from dyx.runtime import open_bundle
+
+    images = ImageSet(np.repeat(digits.pictures[:20, :, :, None], 3, axis=3), digits.classes[:20])
+    with open_bundle(pixel_bundle, "onnxruntime") as ours, open_bundle(dy_bundle, "onnxruntime") as twin:
+        found, wanted = evaluate(ours, images), evaluate(twin, images)
+    np.testing.assert_array_equal(found.predicted, wanted.predicted)
+    assert found.loss == pytest.approx(wanted.loss, rel=1e-5)
+
+
 def test_artifacts_are_evaluated_by_the_same_steps(dy_bundle: Path, digits: Any) -> None:
     from dyx.runtime import BACKENDS, open_bundle
 

@@ -203,6 +203,23 @@ def test_peers_that_cannot_be_say_why(bundles: Path, monkeypatch: pytest.MonkeyP
     assert "the arithmetic of an ONNX file" in {one.name: one.reason for one in without.skipped}["matmul limit"]
 
 
+def test_bundle_of_pixels_is_measured_beside_normalised_ones(pixel_bundle: Path, dy_bundle: Path) -> None:
+    where = Where(("onnxruntime",), threads=1)
+    ours = line_up([pixel_bundle], None, where, print)
+    assert who(ours) == {
+        *(("alexnet-dy (uint8)", "onnxruntime", False), ("alexnet-bn", "onnxruntime", True)),
+        ("alexnet-dy", EAGER, False),
+    }
+    full = peers(ours, where, 2, print)
+    names = {one.name for one in full.contenders}
+    assert {"alexnet-dy (uint8) (own defaults)", "alexnet-dy (frozen)", "matmul limit"} <= names
+    (found,) = measure([pixel_bundle], str(dy_bundle), [where], Plan((2,), seconds=0.03), print, with_peers=True)
+    rows = {row.name: row for row in found.rows if row.backend == "onnxruntime"}
+    for name in ("alexnet-dy (uint8)", "alexnet-dy (frozen)"):
+        assert rows[name].ratio is not None, name
+    assert {row.name for row in found.rows if row.backend == EAGER} == {"alexnet-dy"}
+
+
 def test_peers_are_measured_and_told_as_shares_of_the_peak(dy_bundle: Path) -> None:
     (found,) = measure([dy_bundle], None, [Where(("onnxruntime",))], Plan((2,), seconds=0.03), print, with_peers=True)
     rows = {row.name: row for row in found.rows if row.backend == "onnxruntime"}

@@ -30,6 +30,24 @@ def test_mean_std_and_order_go_by_the_networks_channels() -> None:
     np.testing.assert_allclose(rgb[1], (PIXELS[:, :, 1] / 255 - 0.2) / 2, atol=1e-6)
 
 
+def test_pixels_are_what_is_normalised() -> None:
+    for order in ("RGB", "BGR"):
+        preprocess = Preprocess((6, 5), (0.1, 0.2, 0.3), (1, 2, 4), order, short_side=8)
+        pixels = preprocess.pixels(PIXELS)
+        assert (pixels.dtype, pixels.shape, pixels.flags.c_contiguous) == (np.uint8, (3, 6, 5), True)
+        wanted = (pixels / 255 - np.reshape(preprocess.mean, (3, 1, 1))) / np.reshape(preprocess.std, (3, 1, 1))
+        np.testing.assert_allclose(preprocess(PIXELS), wanted, atol=1e-6)
+    rgb, bgr = (Preprocess((10, 14), order=order).pixels(PIXELS) for order in ("RGB", "BGR"))
+    np.testing.assert_array_equal(rgb, PIXELS.transpose(2, 0, 1))
+    np.testing.assert_array_equal(bgr, rgb[::-1])
+
+
+def test_what_is_given_goes_by_the_dtype() -> None:
+    preprocess = Preprocess((10, 14))
+    np.testing.assert_array_equal(preprocess.giving("uint8")(PIXELS), preprocess.pixels(PIXELS))
+    np.testing.assert_array_equal(preprocess.giving("float32")(PIXELS), preprocess(PIXELS))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1"])
 def test_files_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     Image.fromarray(PIXELS).convert(mode).save(tmp_path / "x.png")

@@ -25,7 +25,7 @@ from dyx.folder import write_file_whole
 SCHEMA = 1
 KIND = "dyx-bench"
 METHOD = {
-    "timed": "end to end on the host: float32 array in, float32 array out, copies to and from a device included",
+    "timed": "end to end on the host: input array in, float32 array out, copies to and from a device included",
     "warm_up": WARM_UP,
     "lead_in": "a turn of ten calls or more opens with one that is not timed",
     "windows": {"least": LEAST_WINDOWS, "most": MOST_WINDOWS, "agree_within": AGREE_WITHIN},

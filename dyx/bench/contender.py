@@ -8,6 +8,7 @@ from typing import Any
 
 from dyx.bundle import Bundle
 from dyx.errors import InvalidOption
+from dyx.preprocess import PIXELS
 from dyx.runtime import BACKEND_FORMATS, BACKENDS
 
 OPEN_BUNDLE = "dyx.runtime:open_bundle"
@@ -83,11 +84,14 @@ def bundle_contender(
     name: str = "",
     baseline: bool = False,
 ) -> Contender:
-    """A bundle on one backend; its name is its network's unless given. Raises UnknownName."""
+    """A bundle on one backend; its name is its network's unless given, with "(uint8)" if it takes pixels.
+
+    Raises UnknownName.
+    """
     files = bundle.files_of(BACKEND_FORMATS[BACKENDS.check(backend)])
     hashes = bundle.manifest["files"]
     return Contender(
-        name or bundle.model,
+        name or (f"{bundle.model} ({PIXELS})" if bundle.input.dtype == PIXELS else bundle.model),
         backend,
         OPEN_BUNDLE,
         {"bundle": str(bundle.path), "backend": backend, "device": device, "threads": threads},

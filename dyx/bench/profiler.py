@@ -29,14 +29,14 @@ class Profiled:
 
 
 def _preprocess(held: Profiled) -> dict[str, Any]:
-    """How long the preprocessing of a picture takes: read, decoded, resized, normalised."""
+    """How long the preprocessing of a picture takes: read, decoded, resized, normalised unless the graph does that."""
     with TemporaryDirectory(prefix="dyx-") as folder:
         file = Path(folder) / "picture.jpg"
         try:
             write_picture(file)
         except PackageMissing as missing:
             return Profile(notes=(f"preprocessing was not timed: {missing}",)).to_json()
-        return Profile(preprocess_ns=timed_warm(lambda: held.runner.contract.preprocess(file), _PICTURES)).to_json()
+        return Profile(preprocess_ns=timed_warm(lambda: held.runner.contract.prepare(file), _PICTURES)).to_json()
 
 
 def _profile(held: Profiled, *, calls: int) -> dict[str, Any]:

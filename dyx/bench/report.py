@@ -19,7 +19,7 @@ _FIGURES = 3
 _LONGEST_NOTE = 14
 _WORDS = ("network", "notes")
 _METHOD = (
-    "Timed: end to end on the host, float32 array in to float32 array out{copies}; closed loop, one process per"
+    "Timed: end to end on the host, input array in to float32 array out{copies}; closed loop, one process per"
     " network and backend, taking turns. images/s = images ÷ time in calls. × baseline = ratio of mean times per"
     " call, [95 % bootstrap interval over pairs of turns]. MiB = peak memory of the process, input included."
 )

@@ -20,6 +20,7 @@ import numpy as np
 
 from dyx.environment import cpu_mhz
 from dyx.errors import DyxError
+from dyx.preprocess import PIXELS
 from dyx.registry import resolve
 from dyx.runtime import Runner
 from dyx.tensors import TensorSpec
@@ -74,9 +75,11 @@ def _serve(
 
 
 def make_input(spec: TensorSpec, batch: int, seed: int) -> np.ndarray:
-    """A seeded normal input, the same for every contender that takes the same shape."""
-    shape = (batch, *(int(size) for size in spec.shape[1:]))
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    """A seeded input, the same for every contender that takes the same shape and dtype: normal, or any pixels."""
+    shape, random = (batch, *(int(size) for size in spec.shape[1:])), np.random.default_rng(seed)
+    if spec.dtype == PIXELS:
+        return random.integers(0, 256, shape, dtype=np.uint8)
+    return random.standard_normal(shape, dtype=np.float32)
 
 
 class Calls:

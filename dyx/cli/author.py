@@ -17,6 +17,7 @@ from dyx.cli.options import (
     Fold,
     Force,
     Formats,
+    Input,
     Json,
     Labels,
     Model,
@@ -93,6 +94,7 @@ def export(
     shape: Shape = None,
     labels: Labels = None,
     preprocess: Prep = None,
+    input: Input = "float32",  # noqa: A002 - the name of the setting
     seed: Seed = 0,
     force: Force = False,
     tolerance: Tolerance = 2e-5,

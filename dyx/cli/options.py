@@ -36,6 +36,10 @@ Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The bundle's fold
 Shape = Annotated[str | None, typer.Option(metavar="3,H,W", help="Of the input, for a network of your own.")]
 Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="A text file, one label a line.")]
 Prep = Annotated[Path | None, typer.Option("--preprocess", metavar="FILE", help="A JSON file: size, mean, std, order.")]
+Input = Annotated[
+    str,
+    typer.Option(metavar="float32|uint8", help="What the graph takes: normalised values, or pixels as they are."),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of untrained weights and of the inputs that prove the bundle.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the bundle that is there, whole.")]
 Tolerance = Annotated[float, typer.Option(metavar="SHARE", help="How far off an artifact may be, of max |y|.")]

@@ -71,10 +71,15 @@ def build_checked(
         rows = [tuple(array[i : i + 1] for array in seen) for i in range(len(seen[0]))]
         got = np.concatenate([_run_layers([folded], row) for row in (rows if offer.computed_kernel else [seen])])
         wanted = _run_layers([layer_at(network, path) for path in run], seen)
+    check_same(decision.site.path, decision.rule, got, wanted)
+    return folded
+
+
+def check_same(path: str, rule: str, got: np.ndarray, wanted: np.ndarray) -> None:
+    """Raises FoldDiffers where what a rule built at a path gives, in float64, is not what was wanted."""
     error = float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float64).tiny))
     if not error <= EXACT:  # also when it is NaN
-        raise FoldDiffers(decision.site.path, decision.rule, error, EXACT)
-    return folded
+        raise FoldDiffers(path, rule, error, EXACT)
 
 
 def _run(decision: Decision) -> list[str]:

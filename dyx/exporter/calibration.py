@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dyx.errors import InvalidOption
 from dyx.nn.framework import paddle
 from dyx.nn.watching import watched_attention
-from dyx.preprocess import Preprocess, picture_files
+from dyx.preprocess import NORMALISED, PIXELS, Preprocess, picture_files
+
+if TYPE_CHECKING:
+    from dyx.preprocess import Picture
 
 _WANTED = "a folder of at least 2 pictures, or an .npz with one array of them: half calibrate, half are held out"
 _CHUNK = 16
@@ -21,7 +24,7 @@ _CHUNK = 16
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration images as network inputs, float32 `(n, 3, H, W)`: half to average over, half to measure on."""
+    """Calibration images as network inputs, `(n, 3, H, W)`: half to average over, half to measure on."""
 
     source: str
     used: np.ndarray
@@ -61,16 +64,20 @@ class Approximation:
         )
 
 
-def read_calibration(path: Path, preprocess: Preprocess, shape: tuple[int, ...], seed: int) -> Calibration:
-    """The images of a folder, or of the one image array of an `.npz`.
+def read_calibration(
+    path: Path, preprocess: Preprocess, shape: tuple[int, ...], seed: int, dtype: str = NORMALISED
+) -> Calibration:
+    """The images of a folder, or of the one image array of an `.npz`, as inputs of a dtype: float32, or uint8 pixels.
 
-    An array holds pictures, uint8 `(n, H, W)` or `(n, H, W, 3)`, or network inputs, floats `(n, 3, H, W)`.
+    An array holds pictures, uint8 `(n, H, W)` or `(n, H, W, 3)`, or network inputs, floats `(n, 3, H, W)`; these only
+    where inputs are floats.
 
     Raises:
         InvalidOption: Nothing usable there, or fewer than two images.
         ImageUnreadable: A picture that cannot be read.
     """
-    images = _of_folder(path, preprocess) if path.is_dir() else _of_array(path, preprocess, shape)
+    prepare = preprocess.giving(dtype)
+    images = _of_folder(path, prepare) if path.is_dir() else _of_array(path, prepare, shape, dtype)
     if len(images) < 2:
         raise InvalidOption("--calibrate", f"{path.name} with {len(images)} image{'' if len(images) else 's'}", _WANTED)
     order = np.random.default_rng(seed).permutation(len(images))
@@ -78,12 +85,12 @@ def read_calibration(path: Path, preprocess: Preprocess, shape: tuple[int, ...],
     return Calibration(path.name, images[order[half:]], images[order[:half]])
 
 
-def _of_folder(path: Path, preprocess: Preprocess) -> np.ndarray:
+def _of_folder(path: Path, prepare: Callable[[Picture], np.ndarray]) -> np.ndarray:
     files = picture_files(path)
-    return np.stack([preprocess(file) for file in files]) if files else np.empty((0, 3, 1, 1), np.float32)
+    return np.stack([prepare(file) for file in files]) if files else np.empty((0, 3, 1, 1), np.float32)
 
 
-def _of_array(path: Path, preprocess: Preprocess, shape: tuple[int, ...]) -> np.ndarray:
+def _of_array(path: Path, prepare: Callable[[Picture], np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {key: content[key] for key in content.files if content[key].ndim >= 3}
@@ -93,10 +100,11 @@ def _of_array(path: Path, preprocess: Preprocess, shape: tuple[int, ...]) -> np.
         raise InvalidOption("--calibrate", f"{path.name} with {len(arrays)} image arrays", _WANTED)
     (array,) = arrays.values()
     if array.dtype == np.uint8 and array.ndim in (3, 4):
-        return np.stack([preprocess(picture) for picture in array])
-    if array.dtype.kind != "f" or array.shape[1:] != shape or not np.isfinite(array).all():
+        return np.stack([prepare(picture) for picture in array])
+    if dtype == PIXELS or array.dtype.kind != "f" or array.shape[1:] != shape or not np.isfinite(array).all():
         seen = f"{path.name} with {array.dtype} {list(array.shape)}"
-        raise InvalidOption("--calibrate", seen, f"uint8 pictures, or finite floats (n, {', '.join(map(str, shape))})")
+        floats = "" if dtype == PIXELS else f", or finite floats (n, {', '.join(map(str, shape))})"
+        raise InvalidOption("--calibrate", seen, f"uint8 pictures{floats}")
     inputs: np.ndarray = array.astype(np.float32)
     return inputs
 
@@ -106,7 +114,7 @@ def mean_attentions(network: Any, images: np.ndarray) -> dict[str, tuple[np.ndar
 
     Args:
         network: The dynamic network, in float32 and eval mode.
-        images: float32 `(n, 3, H, W)`.
+        images: As it takes them, `(n, 3, H, W)`.
     """
     sums: dict[str, tuple[np.ndarray, ...]] = {}
 

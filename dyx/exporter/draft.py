@@ -32,7 +32,7 @@ def draft_of(staging: Path, planned: Planned, graphs: Sequence[PlannedGraph], se
     """The bundle as it will be, all but its parity, so that runners can open what is in the folder."""
     (classes,) = planned.trace.output_shape
     batch: int | str = settings.batch or BATCH
-    image = TensorSpec("image", "float32", (batch, *planned.source.shape))
+    image = TensorSpec("image", planned.source.dtype, (batch, *planned.source.shape))
     logits = TensorSpec("logits", "float32", (batch, classes))
     checkpoint = planned.checkpoint
     manifest = {

@@ -42,14 +42,14 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
             planned = tuned(planned, chosen, staging, progress)
         draft = draft_of(staging, planned, planned.graphs, chosen)
         progress(_found(planned))
-        static = apply_plan(planned.plan, planned.reference, planned.trace.inputs)
+        static = apply_plan(planned.plan, planned.network, planned.trace.inputs)
         progress("computing the float64 reference")
         reference = reference_of(planned, static, chosen)
         static = (copy.deepcopy(static) if static is reference.network else static).to(dtype="float32")
         convert(static, draft, chosen, progress)
         for graph in planned.graphs[:-1]:
             progress(f"folding once more, for batches below {planned.graphs[-1].graph.from_batch}")
-            other = apply_plan(graph.plan, planned.reference, planned.trace.inputs).to(dtype="float32")
+            other = apply_plan(graph.plan, planned.network, planned.trace.inputs).to(dtype="float32")
             convert(other, draft.of_graph(graph.graph), chosen, progress)
         verdicts = [
             verdict

@@ -15,14 +15,15 @@ from dyx.errors import InvalidOption
 from dyx.exporter.calibration import Calibration, mean_attentions, read_calibration
 from dyx.exporter.graphs import PlannedGraph, plan_graphs
 from dyx.exporter.join import join
+from dyx.exporter.pixels import fold_normalisation, taking_pixels
 from dyx.exporter.plan import Plan
 from dyx.exporter.rule import Site
 from dyx.exporter.settings import ExportSettings
 from dyx.exporter.trace import Trace, trace_sites
-from dyx.inputs import input_pool
+from dyx.inputs import input_pool, pixel_pool
 from dyx.nn.adapters import final_temperature, set_temperature
 from dyx.paddle_package import paddle_package
-from dyx.preprocess import Preprocess
+from dyx.preprocess import PIXELS, Preprocess
 from dyx.progress import Progress, silent
 from dyx.runs import Sidecar, read_sidecar, weights_file
 from dyx.zoo.source import Source, load_source, load_trained
@@ -40,8 +41,10 @@ class Planned:
     """A network that was loaded, traced and planned.
 
     Attributes:
-        source: The network as built, in float32, at the final temperature, with its weights.
+        source: The network as built, in float32, at the final temperature, with its weights; to take pixels it
+            normalises them in front of itself.
         reference: The same in float64: what every artifact is compared with.
+        network: What is folded: the reference, or where it takes pixels the same with the normalisation inside.
         checkpoint: Where its weights came from, or None for seeded ones.
         sidecar: What stands beside that checkpoint, or None.
         trace: Its sites.
@@ -56,6 +59,7 @@ class Planned:
 
     source: Source
     reference: Any
+    network: Any
     checkpoint: Checkpoint | None
     sidecar: Sidecar | None
     trace: Trace
@@ -74,7 +78,7 @@ class Planned:
 
     def joined(self, plan: Plan) -> Plan:
         """A plan of this network with its joints."""
-        return join(plan, self.reference, self.images, self.source.name)
+        return join(plan, self.network, self.images, self.source.name)
 
 
 def plan(model: str = "alexnet-dy", *, progress: Progress = silent, **settings: Any) -> Planned:
@@ -112,9 +116,13 @@ def make_planned(model: str, settings: ExportSettings, progress: Progress) -> Pl
     reference = copy.deepcopy(source.network).to(dtype="float64")
     reference.eval()
     progress("tracing")
+    source = replace(source, dtype=settings.input)
     images, _ = proof_pool(source, settings.seed)
     traced = images[: max(len(images) // _TRACED_SHARE, TRACED_LEAST)].astype(np.float64)
-    trace = trace_sites(reference, traced, model)
+    network = reference
+    if settings.input == PIXELS:
+        source, reference, network = _taking_pixels(source, reference, preprocess_of(source, settings), traced, notes)
+    trace = trace_sites(network, traced, model)
     calibration = _calibration(source, settings, progress)
     sites = _calibrated(trace.sites, source.network, calibration)
     target = settings.target(source.tune_batch)
@@ -122,7 +130,7 @@ def make_planned(model: str, settings: ExportSettings, progress: Progress) -> Pl
     notes += [f"{path} is never reached by the forward and stays as it is" for path in trace.uncalled]
     notes += dict.fromkeys(decision.offer.note for decision in graphs[-1].plan.decisions if decision.offer.note)
     found = (trace, sites, traced, graphs)
-    planned = Planned(source, reference, checkpoint, sidecar, *found, temperatures, calibration, tuple(notes))
+    planned = Planned(source, reference, network, checkpoint, sidecar, *found, temperatures, calibration, tuple(notes))
     return replace(planned, graphs=tuple(replace(graph, plan=planned.joined(graph.plan)) for graph in graphs))
 
 
@@ -133,14 +141,28 @@ def proof_pool(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
     each of which then multiplies activations: that is chaos in float32, and no two runtimes agree.
     """
     deep = source.tune_batch < _FULL_POOL
-    return input_pool(source.shape, seed, share=8, extremes=False) if deep else input_pool(source.shape, seed)
+    share = 8 if deep else 1
+    if source.dtype == PIXELS:
+        return pixel_pool(source.shape, seed, share)
+    return input_pool(source.shape, seed, share, extremes=not deep)
+
+
+def _taking_pixels(
+    source: Source, reference: Any, preprocess: Preprocess, image: np.ndarray, notes: list[str]
+) -> tuple[Source, Any, Any]:
+    """The source and its reference as they take pixels, and what is to be folded; a note tells of that."""
+    taking = taking_pixels(reference, preprocess, "float64")
+    network, note = fold_normalisation(taking, reference, image, source.name)
+    notes.append(note)
+    return replace(source, network=taking_pixels(source.network, preprocess, "float32")), taking, network
 
 
 def _calibration(source: Source, settings: ExportSettings, progress: Progress) -> Calibration | None:
     if settings.calibrate is None:
         return None
     progress("averaging attention over the calibration images")
-    return read_calibration(Path(settings.calibrate), preprocess_of(source, settings), source.shape, settings.seed)
+    preprocess = preprocess_of(source, settings)
+    return read_calibration(Path(settings.calibrate), preprocess, source.shape, settings.seed, source.dtype)
 
 
 def _calibrated(sites: Sequence[Site], network: Any, calibration: Calibration | None) -> Sequence[Site]:

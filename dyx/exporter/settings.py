@@ -13,7 +13,7 @@ from dyx.exporter.plan import AUTO, check_rules
 from dyx.exporter.rule import MEAN_ATTENTION, Target, check_target
 from dyx.exporter.to_onnx import check_opset
 from dyx.parity import TOLERANCE
-from dyx.preprocess import Preprocess
+from dyx.preprocess import NORMALISED, PIXELS, Preprocess
 from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKEND_PACKAGES, BACKENDS, is_installed, require_backend
 
 _MIDDLE = 64
@@ -35,6 +35,7 @@ class ExportSettings:
         shape: Of the input, `(3, height, width)`; needed for a network that brings none.
         labels: A file with one label a line, or the labels.
         preprocess: A JSON file, or what it would say.
+        input: "float32", normalised by the host; or "uint8": pixels, which the graph normalises as `preprocess` says.
         seed: Of untrained weights and of the inputs that prove the bundle.
         force: Replace a bundle that is there.
         tolerance: Share of max |y| that an artifact may be off.
@@ -56,6 +57,7 @@ class ExportSettings:
     shape: tuple[int, int, int] | None = None
     labels: Path | str | Sequence[str] | None = None
     preprocess: Path | str | Preprocess | None = None
+    input: str = NORMALISED
     seed: int = 0
     force: bool = False
     tolerance: float = TOLERANCE
@@ -89,6 +91,8 @@ class ExportSettings:
         check_target(self.target())
         self._check_tuning()
         check_opset(self.opset)
+        if self.input not in (NORMALISED, PIXELS):
+            raise InvalidOption("--input", self.input, f"{NORMALISED} or {PIXELS}")
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
             raise InvalidOption("--tolerance", self.tolerance, "a number above 0")
         if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature >= 0):

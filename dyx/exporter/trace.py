@@ -272,6 +272,34 @@ def _only_consumers(network: Any, x: Any, output: Any, links: Sequence[Link]) ->
     hooks += [link.consumer.layer.register_forward_pre_hook(take_real) for link in links]
     with _hooks(iter(hooks)), paddle.no_grad():
         seen = network(x)
+    return _same(seen, output)
+
+
+def sole_reader(network: Any, x: Any, name: str) -> Call | None:
+    """The call that alone reads the input of a network, of a layer that is called once only; None without such a call.
+
+    Args:
+        network: A Paddle Layer in eval mode.
+        x: Its input, a tensor.
+        name: What errors call the network.
+
+    Raises:
+        ModelUnusable: As `trace_sites`, for a network that gives logits.
+    """
+    calls, output = observed_calls(network, x, name)
+    _check_output(name, output, len(x), logits=True)
+    reader = _one([call for call in calls if any(tensor is x for tensor in call.inputs)])
+    if reader is None or len(reader.inputs) != 1:
+        return None
+    # All others get a decoy, as between layers. A second call of the same layer would get x too, and be noticed.
+    spread = float(x.abs().max()) + 1.0
+    hook = reader.layer.register_forward_pre_hook(lambda _layer, _inputs: (x,))
+    with _hooks(iter([hook])), paddle.no_grad():
+        seen = network(paddle.uniform(x.shape, x.dtype, -spread, spread))
+    return reader if _same(seen, output) else None
+
+
+def _same(seen: Any, output: Any) -> bool:
     return bool(np.allclose(seen.numpy(), output.numpy(), rtol=1e-9, atol=1e-9))
 
 

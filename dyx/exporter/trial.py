@@ -116,7 +116,7 @@ class Workbench:
             planned = self._planned
             graph = PlannedGraph(Graph(chunk=usual_chunk(candidate.plan)), candidate.plan)
             draft = draft_of(folder, planned, [graph], self._settings)
-            static = apply_plan(candidate.plan, planned.reference, planned.trace.inputs).to(dtype="float32")
+            static = apply_plan(candidate.plan, planned.network, planned.trace.inputs).to(dtype="float32")
             convert(static, draft, self._settings, lambda _: None)
             write_manifest(folder, {**draft.manifest, "parity": {}})
             self._built[candidate.name] = read_bundle(folder, verify=False)

@@ -47,6 +47,13 @@ class Contract:
         """The contract that a bundle's manifest states."""
         return cls(bundle.model, bundle.input, bundle.output, bundle.preprocess, bundle.labels)
 
+    def prepare(self, picture: Picture) -> np.ndarray:
+        """A picture as one row of the input, `(3, H, W)`: normalised, or pixels where the spec says uint8.
+
+        Raises ImageUnreadable.
+        """
+        return self.preprocess.giving(self.input.dtype)(picture)
+
 
 class Runner(ABC):
     """A network that answers batches: a context manager that leaves nothing behind.
@@ -67,7 +74,10 @@ class Runner(ABC):
         self.contract = contract
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """The logits, float32 `(batch, classes)`, of a float32 `(batch, 3, H, W)` array. Raises InvalidTensor."""
+        """The logits, float32 `(batch, classes)`, of a `(batch, 3, H, W)` array: float32, or uint8 as the spec says.
+
+        Raises InvalidTensor.
+        """
         self.contract.input.check(image)
         return self._infer(image)
 
@@ -93,10 +103,10 @@ class Runner(ABC):
         return self.run(filled)[: len(image)]
 
     def prepare(self, images: Sequence[Picture]) -> np.ndarray:
-        """Pictures as the network's input, float32 `(n, 3, H, W)`. Raises ImageUnreadable."""
+        """Pictures as the network's input, `(n, 3, H, W)` of its dtype. Raises ImageUnreadable."""
         import numpy as np
 
-        return np.stack([self.contract.preprocess(image) for image in images])
+        return np.stack([self.contract.prepare(image) for image in images])
 
     def _best(self, scores: np.ndarray, top: int) -> list[Score]:
         order = scores.argsort(kind="stable")[::-1][:top]

@@ -16,7 +16,7 @@ from typing import Any
 from dyx.errors import DyxError, InvalidOption, ModelUnusable, OptionNeeded
 from dyx.nn.adapters import check_layers
 from dyx.nn.framework import Layer, paddle
-from dyx.preprocess import Preprocess
+from dyx.preprocess import NORMALISED, Preprocess
 from dyx.runs import Sidecar
 from dyx.zoo import BUILDERS, build, find_model
 
@@ -32,6 +32,7 @@ class Source:
         labels: One per class; empty where only the network can say how many classes it has.
         preprocess: From a picture to its input.
         tune_batch: The batch size that rules are priced at, unless told otherwise.
+        dtype: Of its input: float32, normalised; or uint8, where the network was made to take pixels.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Source:
     labels: tuple[str, ...]
     preprocess: Preprocess
     tune_batch: int
+    dtype: str = NORMALISED
 
 
 _LARGE = 128 * 128

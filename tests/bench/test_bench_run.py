@@ -24,9 +24,11 @@ from dyx.bench.measure import WARM_UP
 from dyx.bench.samples import ENOUGH, TIME_UP
 from dyx.bench.summary import DRIFT_LIMIT
 from dyx.bench.turns import order
+from dyx.bench.worker import make_input
 from dyx.bundle import Bundle
 from dyx.environment import cpu_mhz
 from dyx.errors import BenchFailed, InvalidOption, OutputUnwritable, UnknownName
+from dyx.tensors import BATCH, TensorSpec
 
 SHORT: dict[str, Any] = {"batch": 2, "seconds": 0.09}
 IsRunning = Callable[[Path], bool]
@@ -34,6 +36,14 @@ IsRunning = Callable[[Path], bool]
 
 def odd(openers: str, name: str, **arguments: object) -> Contender:
     return Contender(name, "odd", f"{openers}:Odd", arguments)
+
+
+def test_inputs_are_what_each_network_takes() -> None:
+    normal, pixels = (make_input(TensorSpec("image", dtype, (BATCH, 3, 8, 8)), 5, 7) for dtype in ("float32", "uint8"))
+    assert (normal.dtype, normal.shape) == (np.float32, (5, 3, 8, 8)) and normal.min() < 0 < normal.max()
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (5, 3, 8, 8)) and pixels.max() > 250 and pixels.min() < 5
+    again = make_input(TensorSpec("image", "uint8", (BATCH, 3, 8, 8)), 5, 7)
+    np.testing.assert_array_equal(pixels, again)
 
 
 @pytest.fixture(scope="module")

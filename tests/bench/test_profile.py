@@ -46,6 +46,18 @@ def test_each_contender_is_profiled_once_after_all_runs(seen: Comparison) -> Non
     assert any(rule.startswith("dyconv/") for rule in rules)
 
 
+def test_layers_of_a_network_that_takes_pixels_are_told_apart(pixel_bundle: Path) -> None:
+    bundle = read_bundle(pixel_bundle)
+    sides = [bundle_contender(bundle, backend, device="cpu") for backend in ("onnxruntime", "openvino", "paddle")]
+    (found,) = sweep([Match(sides, [], 2)], Plan(seconds=0.05, profile=True))
+    for measurement in found.measurements:
+        profile = measurement.profile
+        assert profile is not None and len(profile.preprocess_ns) == 20
+        layers = {node.layer for node in profile.nodes}
+        assert {"features.0", "classifier.6"} <= layers, measurement.contender.backend
+        assert {node.rule.partition("/")[0] for node in profile.nodes if node.layer == "features.8"} == {"dyconv"}
+
+
 def test_a_record_keeps_the_profile_and_its_figures(seen: Comparison) -> None:
     record = json.loads(json.dumps(seen.to_json()))
     again = Comparison.from_json(record)

@@ -177,6 +177,27 @@ def test_predict_takes_pictures_of_every_kind(dy_bundle: Path, tmp_path: Path, k
     np.testing.assert_allclose([score.score for score in scores], expected[order], rtol=1e-6)
 
 
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_network_that_takes_pixels_answers_pictures_as_its_twin_does(
+    pixel_bundle: Path, dy_bundle: Path, backend: str
+) -> None:
+    pictures = list(np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), dtype=np.uint8))
+    with dyx.open(pixel_bundle, backend=backend) as ours, dyx.open(dy_bundle, backend=backend) as twin:
+        images = ours.prepare(pictures)
+        assert (images.dtype, images.shape) == (np.uint8, (5, 3, 128, 128))
+        wanted = twin.run(twin.prepare(pictures))
+        for batch in (5, 1, 3):
+            got = ours.run(images[:batch])
+            assert got.dtype == np.float32
+            assert np.abs(got - wanted[:batch]).max() < 2e-5 * np.abs(wanted).max()
+        strided = ours.run(np.repeat(images, 2, axis=0)[::2])
+        assert np.abs(strided - wanted).max() < 2e-5 * np.abs(wanted).max()
+        for found, known in zip(ours.predict(pictures, top=2), twin.predict(pictures, top=2), strict=True):
+            assert [score.index for score in found] == [score.index for score in known]
+        with pytest.raises(InvalidTensor, match=r"is float32 .*wanted uint8 \[batch, 3, 128, 128\]"):
+            ours.run(twin.prepare(pictures))
+
+
 def test_predict_of_nothing_and_of_no_classes(dy_bundle: Path) -> None:
     with dyx.open(dy_bundle) as runner:
         assert runner.predict([]) == []
