@@ -12,9 +12,8 @@ READY := .venv/ready
 demo: $(READY) ## Export alexnet-dy and its baseline, check, benchmark at batch 512, predict on real images.
 	$(BIN)/python examples/01_main_job.py
 
-test: $(READY) ## Every test but the slow ones, in two processes: training crashed behind all others.
-	$(BIN)/python -m pytest -m "not slow" --ignore=tests/train --ignore=tests/zoo
-	$(BIN)/python -m pytest -m "not slow" tests/train tests/zoo
+test: $(READY) ## Every test but the slow ones.
+	$(BIN)/python -m pytest -m "not slow"
 
 slow: $(READY) ## The slow tests alone.
 	$(BIN)/python -m pytest -m slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dyx.bundle import ONNX_MODEL, Bundle
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+@cache
+def shared_core() -> Any:
+    """The process's one `openvino.Core`, which is never destroyed.
+
+    A Core puts the thread's signals on a stack of its own and takes that away with itself. Of two that live at once the
+    second gives the first one's back, be it gone or not: the next signal, Ctrl-C or the end of a child, is a crash.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoRunner(Runner):
     """A compiled model over `model.onnx`."""
 
@@ -23,8 +36,6 @@ class OpenVinoRunner(Runner):
     device = "cpu"
 
     def __init__(self, bundle: Bundle, *, device: str, threads: int | None, tuned: bool = True) -> None:
-        import openvino
-
         super().__init__(Contract.of(bundle))
         if device == "gpu":
             raise DeviceMissing(self.backend, device, "dyx runs it on CPUs only", "gpu")
@@ -33,12 +44,11 @@ class OpenVinoRunner(Runner):
         self.options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
         self._bundle, self._asked = bundle, self.options if tuned else {}
         self.options = self.options if tuned else {"defaults": True}
-        self._core = openvino.Core()
         self._model = self._compile(self._asked)
         self._request = self._model.create_infer_request()
 
     def _compile(self, asked: Mapping[str, Any]) -> Any:
-        return self._core.compile_model(str(self._bundle.file(ONNX_MODEL)), "CPU", asked)
+        return shared_core().compile_model(str(self._bundle.file(ONNX_MODEL)), "CPU", asked)
 
     def _infer(self, image: np.ndarray) -> np.ndarray:
         return self._answer(self._request, image)
@@ -61,4 +71,4 @@ class OpenVinoRunner(Runner):
         return Profile(times, nodes, notes=unnamed(before))
 
     def close(self) -> None:
-        self._request = self._model = self._core = None
+        self._request = self._model = None

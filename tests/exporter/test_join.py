@@ -22,6 +22,7 @@ from dyx.exporter.to_paddle import to_paddle
 from dyx.exporter.trace import Trace, trace_sites
 from dyx.nn.condconv import CondConv2D, CondRouting
 from dyx.nn.dyconv import DYConv2D
+from dyx.runtime.openvino import shared_core
 from dyx.tensors import TensorSpec
 
 SHAPE = (4, 12, 9)
@@ -194,10 +195,8 @@ def answers_of(file: Path, backend: str, x: np.ndarray) -> np.ndarray:
 
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         return np.asarray(session.run(None, {"image": x})[0])
-    import openvino
-
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    return np.asarray(openvino.Core().compile_model(str(file), "CPU", precise)(x)[0])
+    return np.asarray(shared_core().compile_model(str(file), "CPU", precise)(x)[0])
 
 
 def test_exported_chain_is_transposed_once_on_its_way_in_and_once_out(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dyx.exporter.sharing import LEAST_BYTES, share_weights
+from dyx.runtime.openvino import shared_core
 
 SIDE = 128
 """A float32 matrix of this side takes exactly as many bytes as are shared at least."""
@@ -68,10 +69,9 @@ def place(tensor: TensorProto) -> dict[str, str]:
 def answers(path: Path, image: np.ndarray) -> dict[str, np.ndarray]:
     """Of every runtime that reads ONNX."""
     import onnxruntime
-    import openvino
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {"onnxruntime": session.run(None, {"x": image})[0], "openvino": compiled(image)[0]}
 
 

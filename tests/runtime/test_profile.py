@@ -20,6 +20,7 @@ from dyx.errors import InvalidTensor, ProfileUnavailable
 from dyx.onnx_graph import Op, ops_of
 from dyx.paddle_program import PARAMETER, Operation, read_program
 from dyx.runtime.onnxruntime_profile import layers_of_optimised, read_events
+from dyx.runtime.openvino import shared_core
 from dyx.runtime.openvino_profile import layers_of_executed, read_counters
 from dyx.runtime.paddle_profile import layers_of_events, layers_of_operations, ran_operations
 from dyx.runtime.paddle_profile import read_events as read_trace
@@ -278,11 +279,9 @@ def residual() -> onnx.ModelProto:
 
 def test_nodes_of_openvinos_execution_graph(tmp_path: Path) -> None:
     """It gives the second convolution a name of its own, and calls the matrix after the bias that it took."""
-    import openvino
-
     file = tmp_path / "residual.onnx"
     onnx.save(residual(), file)
-    compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     executed = compiled.get_runtime_model()
     layers = layers_of_executed(ops_of(residual().graph), executed)
     told = {node.get_friendly_name(): node.get_rt_info()["layerType"] for node in executed.get_ordered_ops()}

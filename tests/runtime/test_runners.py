@@ -42,6 +42,35 @@ def test_backend_answers_any_batch_as_the_references_say(dy_bundle: Path, backen
             assert np.abs(got - samples.logits[:batch]).max() < 2e-5 * np.abs(samples.logits).max()
 
 
+SIGNALLED_AFTER = """
+import gc, os, signal, sys, threading
+import dyx
+
+def opened():
+    runners.append(dyx.open(sys.argv[1], backend=sys.argv[2]))
+
+runners, heard = [], []
+opened()
+other = threading.Thread(target=opened)
+other.start(), other.join()
+opened()
+while runners:
+    runners.pop(0).close()
+    gc.collect()
+signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+os.kill(os.getpid(), signal.SIGINT)
+print("heard", len(heard))
+"""
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_signal_after_overlapping_runners_is_heard(dy_bundle: Path, backend: str) -> None:
+    """Ctrl-C, or the end of a child: OpenVINO left the thread's signals on a stack that it had given back."""
+    command = [sys.executable, "-c", SIGNALLED_AFTER, str(dy_bundle), backend]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "heard 1\n"), ran.stderr
+
+
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_answers_are_the_callers_own(dy_bundle: Path, backend: str) -> None:
     """A later call must not write into an earlier answer."""
