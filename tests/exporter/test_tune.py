@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ from dyx.tuning import tuned_batches
 
 TWO_GRAPHS = f"{Path(__file__).parents[1] / 'data' / 'two_graphs.py'}:TwoGraphs"
 SHAPE = (3, 7, 7)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shorter() -> Iterator[None]:
+    """A fifth of the usual time: what is chosen is not judged here, only that it follows from what was seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "SECONDS", 0.2)
+        yield
 
 
 def tuned(out: Path, **options: Any) -> Bundle:
@@ -90,13 +98,16 @@ def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("dyx.exporter.candidates.HOPELESS", 1e9)
     found = tuned(tmp_path / "x", tune_batch=64, fold=fold)
     tuning = found.manifest["tuning"]
-    by_speed = {name: speed["ratio"] for name, speed in tuning["speeds"]["64"].items()}
+    speeds = {name: Speed(**speed) for name, speed in tuning["speeds"]["64"].items()}
+    best = max(speeds, key=lambda name: speeds[name].ratio)
+    assert speeds[best].ratio > 1.2, "the priced plan is slower, on a busy machine too"
     (each,) = tuned_batches(tuning)
-    assert each.candidate == max(by_speed, key=lambda name: by_speed[name])
-    assert each.ratio > 1.2, "the priced plan reads more and computes less, and is slower"
-    assert rules_of(found.manifest["plan"])["features.2"] != worst["features.2"]
+    assert each.candidate == max(speeds, key=lambda name: speeds[name].gain)
+    if speeds[best].stable:
+        assert rules_of(found.manifest["plan"])["features.2"] != worst["features.2"]
 
 
+@pytest.mark.slow
 def test_a_frozen_batch_is_tuned_alone(tmp_path: Path) -> None:
     found = tuned(tmp_path / "x", batch=4, tune_batch=None)
     assert found.manifest["tuning"]["batches"] == [4]

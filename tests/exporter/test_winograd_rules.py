@@ -348,13 +348,13 @@ def wide(experts: int, channels: int) -> Site:
 
 
 def test_factors_that_are_too_many_are_refused() -> None:
-    assert refusal_of(wide(4, 1024)) == "its factors take 3136 MiB, over 256 MiB"
+    assert refusal_of(wide(5, 1024)) == "its factors take 3920 MiB, over 256 MiB"
     assert offer_of(wide(4, 256)).form.startswith("1 × 100 products")
 
 
 def test_smaller_tiles_where_larger_ones_take_too_much() -> None:
     """A tile of 100 products would take 400 MiB."""
-    assert offer_of(wide(1, 1024)).form == "16 × 16 products for 49 outputs"
+    assert offer_of(wide(1, 1024)).form == "4 × 36 products for 49 outputs, tiles gathered"
     assert offer_of(wide(1, 800)).form == "1 × 100 products for 49 outputs"
 
 
