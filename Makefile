@@ -18,11 +18,12 @@ test: $(READY) ## Every test but the slow ones.
 slow: $(READY) ## The slow tests alone.
 	$(BIN)/python -m pytest -m slow
 
-bench: $(READY) ## The recorded benchmarks, then the pages made from them: two hours, on a quiet machine.
+bench: $(READY) ## The recorded benchmarks, then the pages made from them: many hours, on a quiet machine.
 	$(BIN)/python benchmarks/as_fast_as_plain.py
 	$(BIN)/python benchmarks/gates.py
-	$(BIN)/python benchmarks/kw_against_frozen.py --out benchmarks/results/kw1x-resnet18-cpu-8.json
+	$(BIN)/python benchmarks/against_frozen.py
 	$(BIN)/python benchmarks/kw_beside_dy.py
+	$(BIN)/python benchmarks/auto_beside_tuned.py
 	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/models_page.py
 	$(BIN)/python benchmarks/large.py
