@@ -6,8 +6,8 @@ into ONNX. Both exports get the same weights; they are timed taking turns, each 
 
     python benchmarks/against_frozen.py [--model NAME …] [--batch 8 32] [--backend NAME …]
 
-Writes benchmarks/results/<model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and the sizes of
-their files.
+Writes benchmarks/results/<model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and how large
+their files are.
 """
 
 from __future__ import annotations

@@ -99,11 +99,20 @@ def memory(batch: int) -> list[str]:
     return [f"{peaks['alexnet-dy', backend] / peaks['alexnet-bn', backend]:.2f}" for backend in BACKENDS]
 
 
+def start(key: str, batch: int) -> list[str]:
+    """A figure of opening or of the first call: alexnet-dy's, and alexnet-bn's in brackets."""
+    figures = {(row["name"], row["backend"]): row[key] for row in rows_of(f"alexnet-dy-cpu-{batch}.json")}
+    return [f"{figures['alexnet-dy', at]:.2g} ({figures['alexnet-bn', at]:.2g})" for at in BACKENDS]
+
+
 def speed() -> str:
     """alexnet-dy beside everything else that was measured with it."""
     rows = [(f"{name}, batch {batch}", beside(name, batch)) for name in PEERS for batch in PEERS[name]]
     rows += [(f"share of the matrix product's speed, batch {batch}", peak(batch)) for batch in (64, 512)]
-    return table("alexnet-dy ÷", [*rows, ("peak memory of alexnet-bn, batch 512", memory(512))])
+    rows += [("peak memory of alexnet-bn, batch 512", memory(512))]
+    rows += [("to open, s (alexnet-bn)", start("open_s", 1))]
+    rows += [("first call, ms (alexnet-bn), batch 1", start("first_call_ms", 1))]
+    return table("alexnet-dy ÷", rows)
 
 
 PEERS = {

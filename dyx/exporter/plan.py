@@ -109,7 +109,7 @@ def make_plan(
         FoldRefused: A site that no rule, or not the rule asked for, accepts.
     """
     forced = _forced(requested, [site.kind for site in sites], name)
-    decisions = [_decide(site, target, forced.get(site.kind), preferred.get(site.path)) for site in sites]
+    decisions = _decide_all(sites, target, forced, preferred)
     return Plan(target, tuple(found for found in decisions if not _stays(found, decisions, forced)))
 
 
@@ -117,7 +117,7 @@ def _stays(decision: Decision, decisions: Sequence[Decision], forced: Mapping[st
     """Whether a static convolution is left alone: nothing is cheaper, or a dynamic layer takes it or its neighbour."""
     if decision.site.kind != STATIC:
         return False
-    unchanged = decision.rule == AS_IT_STANDS and STATIC not in forced
+    unchanged = decision.rule == AS_IT_STANDS != forced.get(STATIC)
     wanted = {path for other in decisions if other.site.kind != STATIC for path in other.offer.takes}
     return unchanged or not wanted.isdisjoint((decision.site.path, *decision.offer.takes))
 
@@ -144,6 +144,25 @@ def _forced(requested: Sequence[str], kinds: Sequence[str], name: str) -> dict[s
             raise InvalidOption("--fold", f"{forced[kind]} and {rule}", f"one rule per kind of layer ({kind})")
         forced[kind] = rule
     return forced
+
+
+def _decide_all(
+    sites: Sequence[Site], target: Target, forced: Mapping[str, str], preferred: Mapping[str, str]
+) -> list[Decision]:
+    """A decision per site; a static convolution that refuses the rule asked for stays as it is, unless all do."""
+    decisions: list[Decision] = []
+    refused: list[FoldRefused] = []
+    for site in sites:
+        try:
+            decisions.append(_decide(site, target, forced.get(site.kind), preferred.get(site.path)))
+        except FoldRefused as refusal:
+            if site.kind != STATIC:
+                raise
+            refused.append(refusal)
+            decisions.append(_decide(site, target, AS_IT_STANDS, None))
+    if refused and not any(decision.rule == forced[STATIC] for decision in decisions):
+        raise refused[0]
+    return decisions
 
 
 def _decide(site: Site, target: Target, forced: str | None, preferred: str | None) -> Decision:

@@ -134,6 +134,13 @@ def test_static_convolution_that_no_tile_fits_stays_as_it_is() -> None:
         make_plan([static_site((3, 1))], Target(), ["conv/winograd"])
 
 
+def test_static_convolution_that_refuses_the_rule_asked_for_stays_where_others_take_it() -> None:
+    odd = replace(static_site((3, 1)), path="features.9")
+    for sites in ([odd, static_site()], [static_site(), odd]):
+        (decision,) = make_plan(sites, Target(batch=1), ["conv/winograd"]).decisions
+        assert (decision.site.path, decision.rule) == ("features.4", "conv/winograd")
+
+
 def test_static_convolution_is_listed_as_it_stands_where_that_was_asked_for() -> None:
     (decision,) = make_plan([static_site()], Target(), ["conv/direct"]).decisions
     assert (decision.rule, decision.offer.form) == ("conv/direct", "the convolution as it stands")

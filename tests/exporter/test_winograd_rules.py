@@ -260,11 +260,12 @@ def test_bias_of_a_static_convolution_is_no_mixed_one() -> None:
     "pool",
     [
         nn.MaxPool2D(3, 2, padding=1),
+        nn.MaxPool2D(3, 2, padding=[0, 1, 0, 0]),
         nn.MaxPool2D(3, 2, padding="SAME"),
         nn.MaxPool2D(3, 2, ceil_mode=True),
         nn.MaxPool2D(2, return_mask=True),
     ],
-    ids=["padding", "padding in words", "ceil_mode", "return_mask"],
+    ids=["padding", "padding on one side", "padding in words", "ceil_mode", "return_mask"],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_pooling_that_is_no_plain_one_is_left_where_it_is(pool: Any, kind: str) -> None:

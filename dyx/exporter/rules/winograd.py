@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.winograd import PositionsPool, Winograd
 from dyx.exporter.rule import FLOAT_BYTES, MACHINES, Cost, Neighbour, Offer, Refusal, Site, Target
@@ -185,7 +187,8 @@ def following(site: Site) -> tuple[Neighbour | None, Neighbour | None]:
 
 def _is_plain(pool: Any) -> bool:
     """Whether a max pooling has no padding, rounds down and gives no positions."""
-    unpadded = not isinstance(pool.padding, str) and not any(pair(pool.padding))
+    # One number, one per axis, or one per side.
+    unpadded = not isinstance(pool.padding, str) and not np.any(pool.padding)
     return unpadded and not pool.ceil_mode and not pool.return_mask
 
 
