@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 
 from dyx.bench.breakdown import Breakdown
 from dyx.exporter.graphs import price_s
@@ -99,8 +98,7 @@ def worth_measuring(candidates: Sequence[Candidate], planned: Planned, batch: in
     """Those whose rules are all offered at a batch size, at a price that is not hopeless."""
     prices = [price_s(candidate.plan, planned.sites, batch) for candidate in candidates]
     limit = HOPELESS * min(prices)
-    told = zip(candidates, prices, strict=True)
-    return [candidate for candidate, price in told if isfinite(price) and price <= limit]
+    return [candidate for candidate, price in zip(candidates, prices, strict=True) if price <= limit]
 
 
 @dataclass(frozen=True)
