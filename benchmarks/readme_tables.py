@@ -23,6 +23,9 @@ OTHERS = (
     ("alexnet-eca", 64, "gates-cpu-64.json"),
     ("alexnet-eca", 512, "gates-cpu-512.json"),
     ("kw1x-resnet18", 8, "kw1x-resnet18-cpu-8.json"),
+    ("kw1x-resnet18", 32, "kw1x-resnet18-cpu-32.json"),
+    ("dy4x-resnet18", 8, "dy4x-resnet18-cpu-8.json"),
+    ("dy4x-resnet18", 32, "dy4x-resnet18-cpu-32.json"),
 )
 
 
@@ -130,9 +133,34 @@ def others() -> str:
     return table("network, batch", rows)
 
 
+def backbones() -> str:
+    """KernelWarehouse beside dynamic convolution of like size."""
+    file = "kw1x-beside-dy4x-resnet18-cpu-8.json"
+    cells = [ratio(file, "kw1x-resnet18", backend) for backend in BACKENDS]
+    return table("batch 8", [("kw1x-resnet18 ÷ dy4x-resnet18", cells)])
+
+
+def tuned() -> str:
+    """What prices chose beside what tuning chose."""
+    rows = []
+    places = {_place(path.stem) for path in (RESULTS / "tuned").glob("*.json")}
+    for network, backend, batch in sorted(place for place in places if place):
+        file = f"tuned/{network}-{backend}-{batch}.json"
+        cells = [ratio(file, network, at) if at == backend else "–" for at in BACKENDS]
+        rows.append((f"`{network}`, {batch}", cells))
+    return table("priced ÷ tuned, network and batch", rows)
+
+
+def _place(stem: str) -> tuple[str, str, int] | None:
+    """Network, backend and batch of a record by its name; None for what a tuning itself measured."""
+    network, _, rest = stem.rpartition("-")
+    name, _, backend = network.rpartition("-")
+    return (name, backend, int(rest)) if rest.isdigit() and backend in BACKENDS else None
+
+
 PAGES = {
     ROOT / "README.md": {"dynamic": dynamic, "others": others},
-    ROOT / "docs" / "speed.md": {"speed": speed},
+    ROOT / "docs" / "speed.md": {"speed": speed, "backbones": backbones, "tuned": tuned},
 }
 
 

@@ -102,7 +102,8 @@ def _for_small_batches(bundle: Bundle) -> list[str]:
     small, main = bundle.graphs
     entry = next(graph for graph in bundle.manifest["graphs"] if graph["stem"] == small.stem)
     rules = sorted({site["rule"] for site in entry["plan"]["sites"]})
-    return [f"batches below {main.from_batch}: {small.stem}.*, folded by {', '.join(rules) or 'nothing'}"]
+    how = f"folded by {', '.join(rules)}" if rules else "as it stands"
+    return [f"batches below {main.from_batch}: {small.stem}.*, {how}"]
 
 
 def _tuned(bundle: Bundle) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Comparison:
         skipped: Who could not take part.
         notes: What a reader must know of the whole, in words.
         interrupted: Whether it was stopped before its time.
+        method: How it was measured; a record's own, as the dyx that wrote it told.
     """
 
     environment: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Comparison:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    method: Mapping[str, Any] = field(default_factory=lambda: METHOD)
 
     def noted(self, note: str) -> Comparison:
         """The same with one more note; one that tells of an interruption marks it."""
@@ -68,7 +70,7 @@ class Comparison:
             "schema": SCHEMA,
             "kind": KIND,
             "environment": dict(self.environment),
-            "settings": {**asdict(self.settings), "method": METHOD},
+            "settings": {**asdict(self.settings), "method": dict(self.method)},
             "contenders": [measurement.to_json() for measurement in self.measurements],
             "skipped": [skipped.to_json() for skipped in self.skipped],
             "notes": list(self.notes),
@@ -94,6 +96,7 @@ class Comparison:
             tuple(map(Skipped.from_json, entry["skipped"])),
             tuple(entry.get("notes", ())),
             entry.get("interrupted", False),
+            settings.get("method", METHOD),
         )
 
     def save(self, path: Path) -> None:

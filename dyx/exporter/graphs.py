@@ -54,7 +54,7 @@ def plan_graphs(
     if single or target.batch is not None or target.tune_batch == 1:
         return alone
     small = make_plan(sites, replace(target, tune_batch=1), requested, name)
-    if price_s(small, sites, 1) > WORTH * price_s(main, sites, 1):
+    if price_s(small, sites, 1) >= WORTH * price_s(main, sites, 1):
         return alone
     crossover = _crossover(small, main, sites)
     chunk = chunk and max(chunk, crossover)  # pieces that are smaller would all be the other graph's

@@ -7,7 +7,7 @@ batch size. A candidate counts as faster only where its windows agree and the in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,10 +75,10 @@ class _Tuning:
     def graphs(self) -> tuple[PlannedGraph, ...]:
         """Measure, and choose the graphs of the bundle."""
         for batch in self._batches:
-            self._try(batch)
+            self._unless_it_fails(batch, self._try)
         finalists = self._finalists()
         for batch in self._measured():
-            self._speeds[batch] = self._compare(finalists, batch)
+            self._unless_it_fails(batch, lambda batch: self._compare(finalists, batch))
         gains = {batch: {name: one.gain for name, one in seen.items()} for batch, seen in self._speeds.items()}
         single = self._settings.one_graph or self._settings.batch is not None
         return self._graphs_of(choose(gains, single=single))
@@ -86,24 +86,27 @@ class _Tuning:
     def _measured(self) -> list[int]:
         return [batch for batch in self._batches if batch not in self._failed]
 
+    def _unless_it_fails(self, batch: int, measure: Callable[[int], None]) -> None:
+        """Measure a batch size; one that does not fit into memory says nothing about the others."""
+        try:
+            measure(batch)
+        except BenchFailed as failed:
+            self._failed[batch] = str(failed)
+            if not self._measured():
+                raise
+
     def _try(self, batch: int) -> None:
         """Measure and profile the candidates of a batch size, and what prices chose."""
         taking_part = self._taking_part(by_strategy(self._planned, batch, self._settings.fold), batch)
         self._know(taking_part)
-        try:
-            seen = self._bench.compare(taking_part, batch, self._priced_for(batch))
-            self._layers[batch] = layer_times(self._bench.profile(seen, taking_part), self._planned)
-        except BenchFailed as failed:
-            # A batch that does not fit into memory says nothing about the others.
-            self._failed[batch] = str(failed)
-            if not self._measured():
-                raise
-            return
+        seen = self._bench.compare(taking_part, batch, self._priced_for(batch))
+        self._layers[batch] = layer_times(self._bench.profile(seen, taking_part), self._planned)
         self._tried[batch] = speeds(seen)
 
-    def _compare(self, candidates: Sequence[Candidate], batch: int) -> dict[str, Speed]:
+    def _compare(self, candidates: Sequence[Candidate], batch: int) -> None:
+        """Let candidates of all batch sizes take turns at one."""
         taking_part = self._taking_part(candidates, batch)
-        return speeds(self._bench.compare(taking_part, batch, self._priced_for(batch)))
+        self._speeds[batch] = speeds(self._bench.compare(taking_part, batch, self._priced_for(batch)))
 
     def _taking_part(self, candidates: Sequence[Candidate], batch: int) -> list[Candidate]:
         """Those that are worth measuring, behind what prices chose for this batch size and for the largest."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dyx.bench.compare import METHOD, Comparison
+from dyx.bench.compare import Comparison
 from dyx.bench.report import columns_of, explanation, figure
 from dyx.bench.samples import Measurement, WarmUp, last_windows, times
 from dyx.bench.stats import AGREE_WITHIN, KEPT_WINDOWS
@@ -73,7 +73,7 @@ def verdict(comparison: Comparison) -> str:
 
 def comparison_sections(comparison: Comparison) -> list[Section]:
     """Everything that a record of `dyx bench` tells. Raises PackageMissing."""
-    asked = {**asdict(comparison.settings), "method": METHOD}
+    asked = {**asdict(comparison.settings), "method": comparison.method}
     return [
         _ratios_section(comparison),
         Section("Figures", explanation(comparison), tables=_rows_tables(comparison)),

@@ -65,6 +65,11 @@ def test_one_graph_is_enough(
     assert alone.plan.to_json() == make_plan(sites, Target(**target), requested).to_json()
 
 
+def test_nothing_to_fold_is_nothing_to_fold_twice() -> None:
+    (alone,) = plan_graphs([], Target(tune_batch=8), single=False)
+    assert (alone.graph, alone.plan.decisions) == (Graph(), ())
+
+
 def test_a_second_graph_must_be_worth_it(sites: Sequence[Site], monkeypatch: pytest.MonkeyPatch) -> None:
     small, main = both(sites)
     share = price_s(small.plan, sites, 1) / price_s(main.plan, sites, 1)

@@ -219,13 +219,13 @@ def tuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_a_tuned_bundle_tells_every_candidate_and_every_layer(tuned_bundle: Bundle, read_whole: Any) -> None:
     seen, tuning = read_whole(page(tuned_bundle)), tuned_bundle.manifest["tuning"]
-    for name, speed in tuning["speeds"]["64"].items():
-        row = row_of(seen, name, 5)
-        assert row[2:4] == [f"{speed['images_per_s']:.0f}", f"{speed['ratio']:.2f}"]
+    rows = [list(seen.cells[place : place + 5]) for place in range(len(seen.cells))]
+    for batch, speeds in tuning["speeds"].items():
+        for name, speed in speeds.items():
+            rules = ", ".join(sorted(set(tuning["candidates"][name].values())))
+            assert [batch, name, rules, f"{speed['images_per_s']:.0f}", f"{speed['ratio']:.2f}"] in rows
     for rule, seconds in tuning["layers"]["64"]["features.2"].items():
-        assert ["features.2", rule, f"{seconds * 1e6:.0f}"] in [
-            list(seen.cells[place : place + 3]) for place in range(len(seen.cells))
-        ]
+        assert ["64", "features.2", rule, f"{seconds * 1e6:.0f}"] in [row[:4] for row in rows]
     for each in tuned_batches(tuning):
         assert str(each) in " ".join(seen.words)
     assert machine_of(tuning) in " ".join(seen.words)
