@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from dyx.exporter.folded.constants import constant
+from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, lying_in_rows, output_size
 from dyx.nn.attention import Routing
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
@@ -141,7 +143,7 @@ class Patches(Layer):
 
 
 class AggregateKernel(FoldedExperts):
-    """A kernel per sample, mixed by one matmul and applied by im2col and a batched matmul.
+    """A kernel per sample, mixed by one matmul and applied to rows or columns of the map by a batched matmul.
 
     Args:
         routing: What makes the weights, or None.
@@ -149,6 +151,7 @@ class AggregateKernel(FoldedExperts):
         bias: `(K, C_out)` or None.
         offset: `(C_out,)` or None.
         geometry: How the convolution walks.
+        matrix: What makes rows or columns of the map.
     """
 
     def __init__(
@@ -158,25 +161,18 @@ class AggregateKernel(FoldedExperts):
         bias: np.ndarray | None,
         offset: np.ndarray | None,
         geometry: Geometry,
+        matrix: Rows | Columns,
     ) -> None:
-        super().__init__(routing, weight.reshape(len(weight), -1), bias, offset, geometry)
-        channels_in, taps = weight.shape[2] * geometry.groups, int(np.prod(weight.shape[3:]))
-        self.patches = Patches(channels_in, geometry)
-        self.channels_out, self.depth = weight.shape[1], weight.shape[2] * taps
+        super().__init__(routing, lying_in_rows(weight, geometry.groups), bias, offset, geometry)
+        (channels_out, channels_in), self.matrix = weight.shape[1:3], matrix
+        self.kernel_shape = [-1, geometry.groups, channels_in * prod(geometry.kernel), channels_out // geometry.groups]
 
     def forward(self, x: Any, attention: Any = None) -> Any:
         """`(B, C_out, H', W')`."""
         attention = self.attention_of(x, attention)
-        kernels = paddle.matmul(attention, self.weight).reshape([0, *self._per_group(self.channels_out), self.depth])
-        columns = self.patches(x)
-        height, width = columns.shape[2:]
-        columns = columns.reshape([0, *self._per_group(self.depth * self.geometry.groups), height * width])
-        y = paddle.matmul(kernels, columns).reshape([0, self.channels_out, height, width])
+        kernels = as_factor(paddle.matmul(attention, self.weight), self.kernel_shape)
+        y = applied(self.matrix, x, kernels, output_size(self.geometry, tuple(x.shape[2:])))
         return self.add_bias(y, attention)
-
-    def _per_group(self, size: int) -> tuple[int, ...]:
-        groups = self.geometry.groups
-        return (size,) if groups == 1 else (groups, size // groups)
 
 
 class ComputedKernel(FoldedExperts):

@@ -13,16 +13,12 @@ import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
-from dyx.exporter.folded.rows import Columns, LinearRows, Rows, as_factor, moves, output_size, tap_table
+from dyx.exporter.folded.rows import LinearRows, Rows, as_factor, matrix_of, moves, output_size, tap_table
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.kw_parameters import Basis, KwParameters
 
 _LEAST_SUM = 1e-3
 """Added to the sum that attention is divided by, as in the dynamic layer."""
-
-_NARROW = 4
-"""Inputs of so few channels are unfolded by a dense convolution: gathering rows of a few bytes each costs more, and
-its table of positions would be large beside such a network."""
 
 
 class ContrastAttention(Layer):
@@ -94,13 +90,6 @@ def spread_of(basis: Basis) -> np.ndarray:
 def rows_of(layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> Any:
     """What makes rows of a layer's inputs."""
     return LinearRows() if layer.linear else Rows(layer.geometry, size, shared)
-
-
-def matrix_of(layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> Any:
-    """What makes rows or columns of a layer's inputs, whichever is faster."""
-    narrow = layer.channels_in <= _NARROW and layer.geometry.groups == 1
-    by_columns = not layer.linear and (narrow or not moves(layer.geometry))
-    return Columns(layer.geometry, layer.channels_in) if by_columns else rows_of(layer, size, shared)
 
 
 class FoldedCells(Layer):
@@ -178,7 +167,9 @@ class KernelPerSample(FoldedCells):
 
     def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
         super().__init__(layer)
-        self.mixed, self.matrix = MixedKernels(layer, shared), matrix_of(layer, size, shared)
+        walk, channels = layer.geometry, layer.channels_in
+        self.mixed = MixedKernels(layer, shared)
+        self.matrix = LinearRows() if layer.linear else matrix_of(walk, channels, size, shared)
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
-from dyx.exporter.folded.experts import Patches
 from dyx.exporter.folded.gates import logistic
+from dyx.exporter.folded.rows import Columns, Rows, applied, lying_in_rows, output_size
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import Head
@@ -80,34 +80,39 @@ class ScaledMixture(Layer):
 
 
 class ScaledKernel(Layer):
-    """A kernel per sample, mixed by one matmul and scaled along its axes, applied by im2col and a batched matmul.
+    """A kernel per sample, mixed by one matmul and scaled along its axes, applied to rows or columns by another.
 
-    Channel and spatial attention are one factor per row of the unfolded input; filter attention goes where there is
-    less to multiply, into the kernel or onto the output.
+    Channel and spatial attention are one factor per row of the kernel; filter attention goes where there is less to
+    multiply, into the kernel or onto the output.
 
     Args:
         attention: A FoldedOdAttention.
         weight: `(K, C_out, C_in/g, h, w)`.
         offset: `(C_out,)` or None.
         geometry: How the convolution walks.
+        matrix: What makes rows or columns of the map; None for a depthwise convolution.
         filters_kernel: Whether the filter attention goes into the kernel.
     """
 
     def __init__(
-        self, attention: Any, weight: np.ndarray, offset: np.ndarray | None, geometry: Geometry, filters_kernel: bool
+        self,
+        attention: Any,
+        weight: np.ndarray,
+        offset: np.ndarray | None,
+        geometry: Geometry,
+        matrix: Rows | Columns | None,
+        filters_kernel: bool,
     ) -> None:
         super().__init__()
         self.attention, self.geometry, self.filters_kernel = attention, geometry, filters_kernel
         self.channels_out, self.channels_in, self.taps = weight.shape[1], weight.shape[2], prod(weight.shape[3:])
-        constant(self, "weight", weight.reshape(len(weight), -1))
+        constant(self, "weight", lying_in_rows(weight, geometry.groups))
         self.offset = None
         if offset is not None:
             constant(self, "offset", offset.reshape(1, -1, 1, 1))
-        self.depthwise = None
-        if weight.shape[2] == 1 and geometry.groups == weight.shape[1]:
+        self.matrix = matrix
+        if matrix is None:
             self.depthwise = DepthwisePerSample(geometry.groups, geometry)
-        else:
-            self.patches = Patches(weight.shape[2] * geometry.groups, geometry)
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`."""
@@ -115,30 +120,32 @@ class ScaledKernel(Layer):
         kernels = self._scaled(self._mixed(kernel), channel, spatial)
         groups = self.geometry.groups
         if filters is not None and self.filters_kernel:
-            kernels = kernels * filters.reshape([0, groups, self.channels_out // groups, 1])
+            kernels = kernels * filters.reshape([0, groups, 1, self.channels_out // groups])
         y = self._applied(x, kernels)
         if filters is not None and not self.filters_kernel:
             y = y * filters
         return y if self.offset is None else y + self.offset
 
     def _mixed(self, kernel: Any) -> Any:
-        """`(B, g, C_out/g, C_in/g · taps)`, or `(1, …)` of a single expert."""
+        """`(B, g, taps · C_in/g, C_out/g)`, or `(1, …)` of a single expert."""
         mixed = self.weight if kernel is None else paddle.matmul(kernel, self.weight)
         groups = self.geometry.groups
-        return mixed.reshape([-1, groups, self.channels_out // groups, self.channels_in * self.taps])
+        return mixed.reshape([-1, groups, self.taps * self.channels_in, self.channels_out // groups])
 
     def _scaled(self, kernels: Any, channel: Any, spatial: Any) -> Any:
-        """The kernels times one factor per input channel and tap."""
+        """The kernels times one factor per tap and input channel."""
         groups = self.geometry.groups
-        factor = channel.reshape([0, groups * self.channels_in, 1])
+        factor = channel.reshape([0, 1, groups * self.channels_in])
         if spatial is not None:
-            factor = paddle.matmul(factor, spatial.reshape([0, 1, self.taps]))
-        return kernels * factor.reshape([0, groups, 1, self.channels_in * self.taps])
+            factor = paddle.matmul(spatial.reshape([0, self.taps, 1]), factor)
+        if groups > 1:
+            count = self.taps if spatial is not None else 1
+            factor = factor.reshape([0, count, groups, self.channels_in]).transpose([0, 2, 1, 3])
+        if spatial is None and self.taps > 1:
+            factor = paddle.tile(factor.reshape([0, groups, 1, self.channels_in]), [1, 1, self.taps, 1])
+        return kernels * factor.reshape([0, groups, self.taps * self.channels_in, 1])
 
     def _applied(self, x: Any, kernels: Any) -> Any:
-        if self.depthwise is not None:
+        if self.matrix is None:
             return self.depthwise(x, kernels.reshape([0, self.channels_out * self.taps]))
-        columns = self.patches(x)
-        height, width = columns.shape[2:]
-        columns = columns.reshape([0, self.geometry.groups, self.channels_in * self.taps, height * width])
-        return paddle.matmul(kernels, columns).reshape([0, self.channels_out, height, width])
+        return applied(self.matrix, x, kernels, output_size(self.geometry, tuple(x.shape[2:])))

@@ -15,6 +15,10 @@ from dyx.exporter.folded.constants import SharedConstants, constant
 from dyx.nn.framework import Layer, paddle
 from dyx.nn.geometry import Geometry
 
+_NARROW = 4
+"""Inputs of so few channels are unfolded by a dense convolution: gathering rows of a few bytes each costs more, and
+its table of positions would be large beside such a network."""
+
 
 class Rows(Layer):
     """Rows of a map: im2col as one gather of whole positions, channels last.
@@ -94,6 +98,31 @@ class Columns(Layer):
         return x.reshape([0, groups, channels // groups, prod(size)])
 
 
+def matrix_of(geometry: Geometry, channels: int, size: tuple[int, ...], shared: SharedConstants) -> Rows | Columns:
+    """What makes rows or columns of a map, whichever is faster."""
+    narrow = channels <= _NARROW and geometry.groups == 1
+    by_columns = narrow or not moves(geometry)
+    return Columns(geometry, channels) if by_columns else Rows(geometry, size, shared)
+
+
+def lying_in_rows(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Kernels `(K, C_out, C/g, h, w)` as `(K, g · taps · C/g · C_out/g)`: as rows have them, to be mixed."""
+    experts, channels_out, channels_in = weight.shape[:3]
+    split = weight.reshape(experts, groups, channels_out // groups, channels_in, -1)
+    return split.transpose(0, 1, 4, 3, 2).reshape(experts, -1)
+
+
+def applied(matrix: Rows | Columns, x: Any, kernels: Any, size: tuple[int, ...]) -> Any:
+    """The map `(B, C_out, *size)` that kernels `(B, g, taps · C/g, C_out/g)`, one per sample, make of a map."""
+    groups, channels = kernels.shape[1], kernels.shape[3]
+    if matrix.by_rows:
+        y = paddle.matmul(matrix(x), kernels).transpose([0, 1, 3, 2])
+    else:
+        y = paddle.matmul(kernels.transpose([0, 1, 3, 2]), matrix(x))
+    # With -1 for the batch and not 0: Paddle's oneDNN then takes a transpose before it along.
+    return y.reshape([-1, groups * channels, *size])
+
+
 class LinearRows(Layer):
     """Rows of a linear layer's input."""
 
@@ -106,15 +135,24 @@ class LinearRows(Layer):
 
 def output_size(geometry: Geometry, size: tuple[int, ...]) -> tuple[int, ...]:
     """Spatial size of what a convolution makes of a map."""
-    reach = [gap * (kernel - 1) + 1 for gap, kernel in zip(geometry.dilation, geometry.kernel)]  # noqa: B905
-    free = [n + 2 * int(geometry.padding[axis]) - reach[axis] for axis, n in enumerate(size)]
-    return tuple(n // geometry.stride[axis] + 1 for axis, n in enumerate(free))
+    return tuple(_walk(geometry, axis, n)[0] for axis, n in enumerate(size))
+
+
+def _walk(geometry: Geometry, axis: int, size: int) -> tuple[int, int, int]:
+    """Outputs along an axis, zeros before its first input, gap between two taps; words mean what Paddle does."""
+    kernel, stride = geometry.kernel[axis], geometry.stride[axis]
+    if isinstance(geometry.padding, str) and geometry.padding.upper() == "SAME":
+        count = -(-size // stride)
+        return count, max((count - 1) * stride + kernel - size, 0) // 2, 1  # it forgets a dilation
+    before = 0 if isinstance(geometry.padding, str) else int(geometry.padding[axis])
+    gap = geometry.dilation[axis]
+    return (size + 2 * before - gap * (kernel - 1) - 1) // stride + 1, before, gap
 
 
 def tap_table(geometry: Geometry, size: tuple[int, ...]) -> np.ndarray:
     """`(H'·W', taps)`: which position of a map each tap reads; `H·W`, one past the last, where it reads padding."""
     height, width = size
-    rows, columns = (_reads(geometry, axis, count) for axis, count in enumerate(output_size(geometry, size)))
+    rows, columns = (_reads(geometry, axis, n) for axis, n in enumerate(size))
     inside = (rows >= 0) & (rows < height)
     inside = inside[:, None, :, None] & ((columns >= 0) & (columns < width))[None, :, None, :]
     positions = rows[:, None, :, None] * width + columns[None, :, None, :]
@@ -122,10 +160,11 @@ def tap_table(geometry: Geometry, size: tuple[int, ...]) -> np.ndarray:
     return table
 
 
-def _reads(geometry: Geometry, axis: int, count: int) -> np.ndarray:
+def _reads(geometry: Geometry, axis: int, size: int) -> np.ndarray:
     """`(count, taps)`: the coordinates that an axis of the kernel reads for each coordinate of the output."""
-    start = np.arange(count) * geometry.stride[axis] - int(geometry.padding[axis])
-    reads: np.ndarray = start[:, None] + np.arange(geometry.kernel[axis]) * geometry.dilation[axis]
+    count, before, gap = _walk(geometry, axis, size)
+    start = np.arange(count) * geometry.stride[axis] - before
+    reads: np.ndarray = start[:, None] + np.arange(geometry.kernel[axis]) * gap
     return reads
 
 

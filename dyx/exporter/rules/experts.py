@@ -27,6 +27,7 @@ import numpy as np
 from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.experts import AggregateKernel, ComputedKernel, MixInputs, MixOutputs
+from dyx.exporter.folded.rows import matrix_of
 from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.winograd import winograd
 
@@ -150,13 +151,16 @@ def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixtur
     layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
     taps = prod(layer.geometry.kernel)
     patches = layer.channels_in * taps * prod(site.output_shape[1:])
-    floats = prod(site.input_shape) + 2 * patches + 2 * kernel + prod(site.output_shape) + _bias_floats(site)
+    # The map is turned and padded, its positions are gathered, and the output is turned back.
+    moved = 5 * prod(site.input_shape) + 2 * patches + 3 * prod(site.output_shape)
+    floats = moved + 2 * kernel + _bias_floats(site)
 
-    def build(_: SharedConstants) -> AggregateKernel:
-        mixed = mixture(site)
-        return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, layer.geometry)
+    def build(shared: SharedConstants) -> AggregateKernel:
+        mixed, walk = mixture(site), layer.geometry
+        matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared)
+        return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk, matrix)
 
-    macs = convolution_macs(site) + layer.weight.size + patches * taps
+    macs = convolution_macs(site) + layer.weight.size
     cost = Cost.of_floats(macs, floats, layer.weight.size)
     return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm)
 

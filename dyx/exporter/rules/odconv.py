@@ -28,6 +28,7 @@ from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.depthwise import depthwise_work
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledKernel, ScaledMixture
+from dyx.exporter.folded.rows import matrix_of
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import NOT_CALIBRATED, convolution_macs, not_planar, over_memory, static_cost
 from dyx.nn.odconv import Head, OdConvParameters
@@ -67,16 +68,18 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     positions, taps = prod(site.output_shape[1:]), prod(layer.geometry.kernel)
     filters_kernel = kernel < prod(site.output_shape)
 
-    def build(_: SharedConstants) -> ScaledKernel:
+    def build(shared: SharedConstants) -> ScaledKernel:
         weight, offset = _experts(site)
-        return ScaledKernel(_attention(layer), weight, offset, layer.geometry, filters_kernel)
+        walk, size = layer.geometry, site.input_shape[1:]
+        matrix = None if _is_depthwise(site) else matrix_of(walk, layer.channels_in, size, shared)
+        return ScaledKernel(_attention(layer), weight, offset, walk, matrix, filters_kernel)
 
     if _is_depthwise(site):
         work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
     else:
         patches = layer.channels_in * taps * positions
-        work, moved = convolution_macs(site) + patches * taps, prod(site.input_shape) + 2 * patches
-    floats = moved + 4 * kernel + 3 * prod(site.output_shape)
+        work, moved = convolution_macs(site), 5 * prod(site.input_shape) + 2 * patches
+    floats = moved + 4 * kernel + 5 * prod(site.output_shape)
     cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
     return Offer(cost, "scaled kernel per sample", build, site.norm)
 
