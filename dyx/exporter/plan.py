@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
-from dyx.exporter.rule import MACHINES, STATIC, Offer, Refusal, Site, Target
+from dyx.exporter.rule import GATE, MACHINES, STATIC, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
 from dyx.exporter.rules.conv import AS_IT_STANDS
 
@@ -118,8 +118,10 @@ def _stays(decision: Decision, decisions: Sequence[Decision], forced: Mapping[st
     if decision.site.kind != STATIC:
         return False
     unchanged = decision.rule == AS_IT_STANDS != forced.get(STATIC)
+    # Gates that saturate nearly close their channels: what tiles round then stands out from what is left.
+    gated = STATIC not in forced and any(other.site.kind == GATE for other in decisions)
     wanted = {path for other in decisions if other.site.kind != STATIC for path in other.offer.takes}
-    return unchanged or not wanted.isdisjoint((decision.site.path, *decision.offer.takes))
+    return unchanged or gated or not wanted.isdisjoint((decision.site.path, *decision.offer.takes))
 
 
 def check_rules(requested: Sequence[str]) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FLOAT_BYTES = 4
 STATIC = "conv"
 """The kind of sites that are static convolutions."""
+GATE = "gate"
+"""The kind of sites that scale channels by what they hold."""
 MEAN_ATTENTION = "mean-attention"
 """The strategy, of any kind, that fixes attention at its mean over calibration images."""
 

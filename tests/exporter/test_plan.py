@@ -153,6 +153,17 @@ def test_rule_for_static_convolutions_leaves_dynamic_ones_automatic() -> None:
     assert [decision.rule for decision in plan.decisions] == ["conv/winograd", "dyconv/mix-outputs"]
 
 
+def test_static_convolutions_beside_gates_are_rewritten_on_request_alone() -> None:
+    """A gate that saturates leaves little of a channel, beside which the rounding of tiles stands out."""
+    net = Gated(SqueezeExcite(6, 2), norm=False).to(dtype="float64")
+    net.eval()
+    x = np.random.default_rng(0).standard_normal((3, 4, 9, 8))
+    gate = next(site for site in trace_sites(net, x, "net", logits=False).sites if site.kind == "gate")
+    assert [found.site.kind for found in make_plan([static_site(), gate], Target()).decisions] == ["gate"]
+    asked = make_plan([static_site(), gate], Target(), ["conv/winograd"])
+    assert [found.rule for found in asked.decisions][0] == "conv/winograd"
+
+
 class Gated(nn.Layer):
     """A static convolution, perhaps a batch norm, and a layer that goes into what stands before it."""
 
