@@ -18,7 +18,7 @@ from dyx.exporter.draft import convert, draft_of
 from dyx.exporter.graphs import PlannedGraph, usual_chunk
 from dyx.exporter.planned import Planned
 from dyx.exporter.settings import ExportSettings
-from dyx.progress import Progress
+from dyx.progress import Progress, silent
 from dyx.runtime import BACKEND_FORMATS
 from dyx.runtime.profile import Profile
 
@@ -117,7 +117,7 @@ class Workbench:
             graph = PlannedGraph(Graph(chunk=usual_chunk(candidate.plan)), candidate.plan)
             draft = draft_of(folder, planned, [graph], self._settings)
             static = apply_plan(candidate.plan, planned.network, planned.trace.inputs).to(dtype="float32")
-            convert(static, draft, self._settings, lambda _: None)
+            convert(static, draft, self._settings, silent)
             write_manifest(folder, {**draft.manifest, "parity": {}})
             self._built[candidate.name] = read_bundle(folder, verify=False)
         return self._built[candidate.name]

@@ -11,7 +11,7 @@ import pytest
 
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.folded.constants import SharedConstants
-from dyx.exporter.folded.rows import Columns, Rows, applied, lying_in_rows, matrix_of, output_size
+from dyx.exporter.folded.rows import Columns, Rows, applied, lying_in_rows, matrix_of
 from dyx.nn.geometry import Geometry
 
 SIZE = (7, 8)
@@ -39,7 +39,7 @@ def test_a_kernel_on_rows_or_columns_is_the_convolution(walk: Geometry, channels
         matrix: Any = matrix_of(walk, channels, SIZE, SharedConstants())
         depth = weight[0].size // 4
         kernels = paddle.to_tensor(lying_in_rows(weight, groups)).reshape([2, groups, depth, 4 // groups])
-        got = applied(matrix, paddle.to_tensor(x), kernels, output_size(walk, SIZE)).numpy()
+        got = applied(matrix, paddle.to_tensor(x), kernels).numpy()
     wanted = np.concatenate([convolved(x[[row]], weight[row], walk) for row in range(2)])
     assert got.shape == wanted.shape
     assert np.abs(got - wanted).max() < 1e-12 * np.abs(wanted).max()

@@ -6,7 +6,9 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from dyx.exporter.folded.experts import Patches
+import numpy as np
+
+from dyx.exporter.folded.constants import constant
 from dyx.nn.framework import Layer, paddle
 from dyx.nn.geometry import Geometry
 
@@ -44,6 +46,30 @@ def depthwise_work(geometry: Geometry, input_shape: tuple[int, ...], output_shap
     points = output_shape[0] * lines * output_shape[2]
     sums = 0 if rows == 1 else 2 * rows * points
     return (columns + rows) * columns * points, prod(input_shape) + 2 * columns * points + sums + prod(output_shape)
+
+
+class Patches(Layer):
+    """im2col by a grouped convolution with one-hot kernels: one node that knows stride, padding and dilation.
+
+    Beside slices and `unfold` it measured fastest on onnxruntime and within about a tenth elsewhere. Above all it needs
+    no padding operator: paddle2onnx 2.1 leaves pad3d's fill value uninitialised, and Paddle's oneDNN padding writes
+    past its buffer.
+
+    Args:
+        channels: Of the input.
+        geometry: How the convolution walks.
+    """
+
+    def __init__(self, channels: int, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = replace(geometry, groups=channels)
+        taps = int(np.prod(geometry.kernel))
+        one_hot = np.eye(taps).reshape(taps, 1, *geometry.kernel)
+        constant(self, "one_hot", np.tile(one_hot, (channels, 1, 1, 1)))
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C · taps, H', W')`, all taps of a channel side by side."""
+        return self.geometry.convolve(x, self.one_hot)
 
 
 class DepthwisePerSample(Layer):

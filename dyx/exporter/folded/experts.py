@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from dyx.exporter.folded.constants import constant
-from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, lying_in_rows, output_size
+from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, lying_in_rows
 from dyx.nn.attention import Routing
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
@@ -118,30 +117,6 @@ class MixInputs(FoldedExperts):
         return self.add_bias(y, attention)
 
 
-class Patches(Layer):
-    """im2col by a grouped convolution with one-hot kernels: one node that knows stride, padding and dilation.
-
-    Beside slices and `unfold` it measured fastest on onnxruntime and within about a tenth elsewhere. Above all it needs
-    no padding operator: paddle2onnx 2.1 leaves pad3d's fill value uninitialised, and Paddle's oneDNN padding writes
-    past its buffer.
-
-    Args:
-        channels: Of the input.
-        geometry: How the convolution walks.
-    """
-
-    def __init__(self, channels: int, geometry: Geometry) -> None:
-        super().__init__()
-        self.geometry = replace(geometry, groups=channels)
-        taps = int(np.prod(geometry.kernel))
-        one_hot = np.eye(taps).reshape(taps, 1, *geometry.kernel)
-        constant(self, "one_hot", np.tile(one_hot, (channels, 1, 1, 1)))
-
-    def forward(self, x: Any) -> Any:
-        """`(B, C · taps, H', W')`, all taps of a channel side by side."""
-        return self.geometry.convolve(x, self.one_hot)
-
-
 class AggregateKernel(FoldedExperts):
     """A kernel per sample, mixed by one matmul and applied to rows or columns of the map by a batched matmul.
 
@@ -171,8 +146,7 @@ class AggregateKernel(FoldedExperts):
         """`(B, C_out, H', W')`."""
         attention = self.attention_of(x, attention)
         kernels = as_factor(paddle.matmul(attention, self.weight), self.kernel_shape)
-        y = applied(self.matrix, x, kernels, output_size(self.geometry, tuple(x.shape[2:])))
-        return self.add_bias(y, attention)
+        return self.add_bias(applied(self.matrix, x, kernels), attention)
 
 
 class ComputedKernel(FoldedExperts):

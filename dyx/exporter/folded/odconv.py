@@ -10,7 +10,7 @@ import numpy as np
 from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
 from dyx.exporter.folded.gates import logistic
-from dyx.exporter.folded.rows import Columns, Rows, applied, lying_in_rows, output_size
+from dyx.exporter.folded.rows import Columns, Rows, applied, lying_in_rows
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import Head
@@ -148,4 +148,4 @@ class ScaledKernel(Layer):
     def _applied(self, x: Any, kernels: Any) -> Any:
         if self.matrix is None:
             return self.depthwise(x, kernels.reshape([0, self.channels_out * self.taps]))
-        return applied(self.matrix, x, kernels, output_size(self.geometry, tuple(x.shape[2:])))
+        return applied(self.matrix, x, kernels)

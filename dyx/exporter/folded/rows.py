@@ -112,9 +112,9 @@ def lying_in_rows(weight: np.ndarray, groups: int) -> np.ndarray:
     return split.transpose(0, 1, 4, 3, 2).reshape(experts, -1)
 
 
-def applied(matrix: Rows | Columns, x: Any, kernels: Any, size: tuple[int, ...]) -> Any:
-    """The map `(B, C_out, *size)` that kernels `(B, g, taps · C/g, C_out/g)`, one per sample, make of a map."""
-    groups, channels = kernels.shape[1], kernels.shape[3]
+def applied(matrix: Rows | Columns, x: Any, kernels: Any) -> Any:
+    """The map `(B, C_out, H', W')` that kernels `(B, g, taps · C/g, C_out/g)`, one per sample, make of a map."""
+    groups, channels, size = kernels.shape[1], kernels.shape[3], output_size(matrix.geometry, tuple(x.shape[2:]))
     if matrix.by_rows:
         y = paddle.matmul(matrix(x), kernels).transpose([0, 1, 3, 2])
     else:

@@ -22,7 +22,7 @@ import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.gates import GATES, Gated, PooledGate, Scale, scaled
-from dyx.exporter.rule import Cost, FoldRule, Neighbour, Offer, Refusal, Site, Target
+from dyx.exporter.rule import GATE, Cost, FoldRule, Neighbour, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import NOT_CALIBRATED
 from dyx.nn.framework import nn, paddle
 from dyx.nn.na import NaParameters
@@ -126,7 +126,7 @@ def _misfit(site: Site) -> Refusal | None:
 
 
 def _rule(strategy: str, offer: Callable[[Site, Target], Offer | Refusal]) -> FoldRule:
-    return FoldRule(f"gate/{strategy}", "gate", lambda site, target: _misfit(site) or offer(site, target))
+    return FoldRule(f"{GATE}/{strategy}", GATE, lambda site, target: _misfit(site) or offer(site, target))
 
 
 RULES = (_rule("in-place", in_place), _rule("after-pool", after_pool), _rule("mean-attention", mean_attention))
