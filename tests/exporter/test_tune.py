@@ -86,25 +86,27 @@ def test_the_bundle_is_whole_and_proven(bundle: Bundle) -> None:
 
 
 def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where moving bytes is said to be for nothing and arithmetic dear, a kernel per sample is priced lowest."""
+    """Where moving bytes is said to be for nothing and arithmetic dear, tiles are priced lowest; another measures best.
+
+    What is measured is told here, not seen: a busy machine may see anything.
+    """
     monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e9, 1e15))
     fold = ("conv/direct",)
-    plain = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=fold)
-    chosen_by_price = {decision.site.path: decision.rule for decision in plain.plan.decisions}
-    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e15, 1e6))
-    wrong = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=fold)
-    worst = {decision.site.path: decision.rule for decision in wrong.plan.decisions}
-    assert worst != chosen_by_price
+    priced = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=fold)
+    assert {decision.site.path: decision.rule for decision in priced.plan.decisions}["features.2"] == "dyconv/winograd"
+
+    def told(comparison: compare.Comparison) -> dict[str, Speed]:
+        return {
+            row.name: Speed(200, 2.0, 1.9, 2.1) if row.name == "mix-outputs for 64" else Speed(100)
+            for row in comparison.rows
+        }
+
+    monkeypatch.setattr(tune, "speeds", told)
     monkeypatch.setattr("dyx.exporter.candidates.HOPELESS", 1e9)
     found = tuned(tmp_path / "x", tune_batch=64, fold=fold)
-    tuning = found.manifest["tuning"]
-    speeds = {name: Speed(**speed) for name, speed in tuning["speeds"]["64"].items()}
-    best = max(speeds, key=lambda name: speeds[name].ratio)
-    assert speeds[best].ratio > 1.2, "the priced plan is slower, on a busy machine too"
-    (each,) = tuned_batches(tuning)
-    assert each.candidate == max(speeds, key=lambda name: speeds[name].gain)
-    if speeds[best].stable:
-        assert rules_of(found.manifest["plan"])["features.2"] != worst["features.2"]
+    (each,) = tuned_batches(found.manifest["tuning"])
+    assert (each.candidate, each.ratio) == ("mix-outputs for 64", 2.0)
+    assert rules_of(found.manifest["plan"])["features.2"] == "dyconv/mix-outputs"
 
 
 @pytest.mark.slow
