@@ -134,6 +134,17 @@ def test_filter_attention_goes_where_there_is_less(side: int) -> None:
     assert relative(static(paddle.to_tensor(images)).numpy(), definition(parameters, images, None)) < 1e-9
 
 
+def test_a_depthwise_layer_may_have_filter_attention() -> None:
+    """The official code leaves it out there; a layer of one's own may not."""
+    parameters = read_odconv(layer_of(2, **GEOMETRIES["depthwise"]))
+    random = np.random.default_rng(3)
+    head = Head(random.standard_normal((8, len(parameters.fc))), random.standard_normal(8))
+    with_filters = replace(parameters, filters=head)
+    images = varied(3)
+    got = folded(site_of(with_filters), "odconv/aggregate-kernel")(paddle.to_tensor(images)).numpy()
+    assert relative(got, definition(with_filters, images, None)) < 1e-9
+
+
 def test_extreme_attention() -> None:
     """Heads so cold that every attention is 0, 1 or one-hot."""
     for geometry in ("3x3", "1x1", "depthwise"):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from dyx.exporter.folded.constants import constant
-from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, lying_in_rows
+from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, kernel_shape, lying_for
 from dyx.nn.attention import Routing
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
@@ -138,9 +137,8 @@ class AggregateKernel(FoldedExperts):
         geometry: Geometry,
         matrix: Rows | Columns,
     ) -> None:
-        super().__init__(routing, lying_in_rows(weight, geometry.groups), bias, offset, geometry)
-        (channels_out, channels_in), self.matrix = weight.shape[1:3], matrix
-        self.kernel_shape = [-1, geometry.groups, channels_in * prod(geometry.kernel), channels_out // geometry.groups]
+        super().__init__(routing, lying_for(matrix, weight), bias, offset, geometry)
+        self.matrix, self.kernel_shape = matrix, kernel_shape(matrix, weight)
 
     def forward(self, x: Any, attention: Any = None) -> Any:
         """`(B, C_out, H', W')`."""

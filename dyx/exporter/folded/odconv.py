@@ -10,7 +10,7 @@ import numpy as np
 from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
 from dyx.exporter.folded.gates import logistic
-from dyx.exporter.folded.rows import Columns, Rows, applied, lying_in_rows
+from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, kernel_shape, lying_for
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import Head
@@ -80,17 +80,17 @@ class ScaledMixture(Layer):
 
 
 class ScaledKernel(Layer):
-    """A kernel per sample, mixed by one matmul and scaled along its axes, applied to rows or columns by another.
+    """A kernel per sample, mixed by one matmul and applied to rows or columns by another.
 
-    Channel and spatial attention are one factor per row of the kernel; filter attention goes where there is less to
-    multiply, into the kernel or onto the output.
+    Channel and spatial attention are one factor per tap and input channel, filter attention one per output channel.
+    Either goes where there is less to multiply: into the kernel, or onto the map.
 
     Args:
         attention: A FoldedOdAttention.
         weight: `(K, C_out, C_in/g, h, w)`.
         offset: `(C_out,)` or None.
         geometry: How the convolution walks.
-        matrix: What makes rows or columns of the map; None for a depthwise convolution.
+        matrix: What makes rows or columns of the map.
         filters_kernel: Whether the filter attention goes into the kernel.
     """
 
@@ -100,52 +100,69 @@ class ScaledKernel(Layer):
         weight: np.ndarray,
         offset: np.ndarray | None,
         geometry: Geometry,
-        matrix: Rows | Columns | None,
+        matrix: Rows | Columns,
         filters_kernel: bool,
     ) -> None:
         super().__init__()
-        self.attention, self.geometry, self.filters_kernel = attention, geometry, filters_kernel
-        self.channels_out, self.channels_in, self.taps = weight.shape[1], weight.shape[2], prod(weight.shape[3:])
-        constant(self, "weight", lying_in_rows(weight, geometry.groups))
+        self.attention, self.matrix, self.filters_kernel = attention, matrix, filters_kernel
+        self.groups, self.taps = geometry.groups, prod(geometry.kernel)
+        channels = weight.shape[1] // self.groups
+        self.filter_shape = [0, self.groups, *((channels, 1) if matrix.kernels_left else (1, channels))]
+        self.kernel_shape = kernel_shape(matrix, weight)
+        constant(self, "weight", lying_for(matrix, weight))
         self.offset = None
         if offset is not None:
             constant(self, "offset", offset.reshape(1, -1, 1, 1))
-        self.matrix = matrix
-        if matrix is None:
-            self.depthwise = DepthwisePerSample(geometry.groups, geometry)
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`."""
         channel, filters, spatial, kernel = self.attention(x)
-        kernels = self._scaled(self._mixed(kernel), channel, spatial)
-        groups = self.geometry.groups
+        mixed = self.weight if kernel is None else paddle.matmul(kernel, self.weight)
+        kernels = as_factor(mixed, self.kernel_shape)
         if filters is not None and self.filters_kernel:
-            kernels = kernels * filters.reshape([0, groups, 1, self.channels_out // groups])
-        y = self._applied(x, kernels)
+            kernels = kernels * filters.reshape(self.filter_shape)
+        y = applied(self.matrix, x, kernels, tap_factors(channel, spatial, self.groups, self.taps))
         if filters is not None and not self.filters_kernel:
             y = y * filters
         return y if self.offset is None else y + self.offset
 
-    def _mixed(self, kernel: Any) -> Any:
-        """`(B, g, taps · C_in/g, C_out/g)`, or `(1, …)` of a single expert."""
+
+class ScaledDepthwise(Layer):
+    """The same for a depthwise convolution: its kernel is small, so all is scaled there.
+
+    Args:
+        attention: A FoldedOdAttention.
+        weight: `(K, C, 1, h, w)`.
+        offset: `(C,)` or None.
+        geometry: How the convolution walks.
+    """
+
+    def __init__(self, attention: Any, weight: np.ndarray, offset: np.ndarray | None, geometry: Geometry) -> None:
+        super().__init__()
+        self.attention, self.taps = attention, prod(geometry.kernel)
+        self.depthwise = DepthwisePerSample(geometry.groups, geometry)
+        constant(self, "weight", weight.reshape(len(weight), -1))
+        self.offset = None
+        if offset is not None:
+            constant(self, "offset", offset.reshape(1, -1, 1, 1))
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C, H', W')`."""
+        channel, filters, spatial, kernel = self.attention(x)
         mixed = self.weight if kernel is None else paddle.matmul(kernel, self.weight)
-        groups = self.geometry.groups
-        return mixed.reshape([-1, groups, self.taps * self.channels_in, self.channels_out // groups])
+        channel = channel if filters is None else channel * filters
+        channels = channel.shape[1]
+        factors = tap_factors(channel, spatial, channels, self.taps).reshape([0, channels * self.taps])
+        y = self.depthwise(x, mixed * factors)
+        return y if self.offset is None else y + self.offset
 
-    def _scaled(self, kernels: Any, channel: Any, spatial: Any) -> Any:
-        """The kernels times one factor per tap and input channel."""
-        groups = self.geometry.groups
-        factor = channel.reshape([0, 1, groups * self.channels_in])
-        if spatial is not None:
-            factor = paddle.matmul(spatial.reshape([0, self.taps, 1]), factor)
-        if groups > 1:
-            count = self.taps if spatial is not None else 1
-            factor = factor.reshape([0, count, groups, self.channels_in]).transpose([0, 2, 1, 3])
-        if spatial is None and self.taps > 1:
-            factor = paddle.tile(factor.reshape([0, groups, 1, self.channels_in]), [1, 1, self.taps, 1])
-        return kernels * factor.reshape([0, groups, self.taps * self.channels_in, 1])
 
-    def _applied(self, x: Any, kernels: Any) -> Any:
-        if self.matrix is None:
-            return self.depthwise(x, kernels.reshape([0, self.channels_out * self.taps]))
-        return applied(self.matrix, x, kernels)
+def tap_factors(channel: Any, spatial: Any, groups: int, taps: int) -> Any:
+    """`(B, g, taps · C/g)`: channel attention `(B, C, 1, 1)` times spatial attention `(B, taps)`, None of one tap."""
+    channels = channel.shape[1]
+    factor = channel.reshape([0, 1, channels])
+    if spatial is not None:
+        factor = paddle.matmul(spatial.reshape([0, taps, 1]), factor)
+    if groups > 1:
+        factor = factor.reshape([0, taps, groups, channels // groups]).transpose([0, 2, 1, 3])
+    return factor.reshape([0, groups, taps * channels // groups])

@@ -29,13 +29,16 @@ class Rows(Layer):
         geometry: How the convolution walks.
         size: Of the maps that it will see; others are possible in eager mode, and slower.
         shared: Holds the table of positions.
+        kernels_left: Whether kernels are to be the left factor of a product with them.
     """
 
     by_rows = True
 
-    def __init__(self, geometry: Geometry, size: tuple[int, ...], shared: SharedConstants) -> None:
+    def __init__(
+        self, geometry: Geometry, size: tuple[int, ...], shared: SharedConstants, *, kernels_left: bool = False
+    ) -> None:
         super().__init__()
-        self.geometry, self.size = geometry, size
+        self.geometry, self.size, self.kernels_left = geometry, size, kernels_left
         self.gathers = moves(geometry)
         if self.gathers:
             key = f"taps {geometry.kernel} {geometry.stride} {geometry.padding} {geometry.dilation} of {size}"
@@ -80,7 +83,7 @@ class Columns(Layer):
         channels: Of the input, in one group unless the kernel is 1×1.
     """
 
-    by_rows = False
+    by_rows, kernels_left = False, True
 
     def __init__(self, geometry: Geometry, channels: int) -> None:
         super().__init__()
@@ -98,29 +101,67 @@ class Columns(Layer):
         return x.reshape([0, groups, channels // groups, prod(size)])
 
 
-def matrix_of(geometry: Geometry, channels: int, size: tuple[int, ...], shared: SharedConstants) -> Rows | Columns:
-    """What makes rows or columns of a map, whichever is faster."""
+def matrix_of(
+    geometry: Geometry, channels: int, size: tuple[int, ...], shared: SharedConstants, channels_out: int = 0
+) -> Rows | Columns:
+    """What makes rows or columns of a map, whichever is faster.
+
+    Kernels are to stand on the left of it where they are the larger factor, or always with columns: runtimes repack
+    what stands on the right. Without `channels_out` rows never stand there.
+    """
     narrow = channels <= _NARROW and geometry.groups == 1
-    by_columns = narrow or not moves(geometry)
-    return Columns(geometry, channels) if by_columns else Rows(geometry, size, shared)
+    if narrow or not moves(geometry):
+        return Columns(geometry, channels)
+    positions = prod(output_size(geometry, size))
+    return Rows(geometry, size, shared, kernels_left=positions < channels_out // geometry.groups)
 
 
-def lying_in_rows(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Kernels `(K, C_out, C/g, h, w)` as `(K, g · taps · C/g · C_out/g)`: as rows have them, to be mixed."""
+def lying_for(matrix: Rows | Columns, weight: np.ndarray) -> np.ndarray:
+    """Kernels `(K, C_out, C/g, h, w)` as the factors that a matrix wants, flat: `(K, n)`, to be mixed."""
     experts, channels_out, channels_in = weight.shape[:3]
+    groups = matrix.geometry.groups
     split = weight.reshape(experts, groups, channels_out // groups, channels_in, -1)
-    return split.transpose(0, 1, 4, 3, 2).reshape(experts, -1)
+    return split.transpose((0, 1, 2, 4, 3) if matrix.kernels_left else (0, 1, 4, 3, 2)).reshape(experts, -1)
 
 
-def applied(matrix: Rows | Columns, x: Any, kernels: Any) -> Any:
-    """The map `(B, C_out, H', W')` that kernels `(B, g, taps · C/g, C_out/g)`, one per sample, make of a map."""
-    groups, channels, size = kernels.shape[1], kernels.shape[3], output_size(matrix.geometry, tuple(x.shape[2:]))
-    if matrix.by_rows:
-        y = paddle.matmul(matrix(x), kernels).transpose([0, 1, 3, 2])
+def kernel_shape(matrix: Rows | Columns, weight: np.ndarray) -> list[int]:
+    """Shape of such kernels once they are mixed, samples first."""
+    groups = matrix.geometry.groups
+    channels, depth = weight.shape[1] // groups, prod(weight.shape[2:])
+    return [-1, groups, *((channels, depth) if matrix.kernels_left else (depth, channels))]
+
+
+def applied(matrix: Rows | Columns, x: Any, kernels: Any, scale: Any = None) -> Any:
+    """The map `(B, C_out, H', W')` that kernels, one per sample, make of a map.
+
+    Args:
+        matrix: Makes rows or columns of the map.
+        x: The map.
+        kernels: `(B, g, C_out/g, taps · C/g)` where the matrix wants them on its left, else the last two exchanged.
+        scale: A factor for each tap and channel, `(B, g, taps · C/g)`, or None.
+    """
+    left, size, inputs = matrix.kernels_left, output_size(matrix.geometry, tuple(x.shape[2:])), matrix(x)
+    groups, channels = kernels.shape[1], kernels.shape[2 if left else 3]
+    if scale is not None and prod(size) < channels:
+        inputs = _scaled(inputs, scale, last=matrix.by_rows)
+    elif scale is not None:
+        kernels = _scaled(kernels, scale, last=left)
+    if left:
+        y = paddle.matmul(kernels, inputs, transpose_y=matrix.by_rows)
     else:
-        y = paddle.matmul(kernels.transpose([0, 1, 3, 2]), matrix(x))
+        y = paddle.matmul(inputs, kernels).transpose([0, 1, 3, 2])
     # With -1 for the batch and not 0: Paddle's oneDNN then takes a transpose before it along.
     return y.reshape([-1, groups * channels, *size])
+
+
+def _scaled(x: Any, scale: Any, *, last: bool) -> Any:
+    """Matrices `(B, g, m, n)` times factors `(B, g, …)` along their last axis, or along the one before."""
+    groups, count = scale.shape[1:]
+    if last:
+        return x * scale.reshape([0, groups, 1, count])
+    # In 3-D: Paddle's oneDNN takes fifty times as long for this broadcast of four axes.
+    flat = x.reshape([-1, groups * count, x.shape[3]]) * scale.reshape([-1, groups * count, 1])
+    return as_factor(flat, [-1, groups, count, x.shape[3]])
 
 
 class LinearRows(Layer):

@@ -151,13 +151,13 @@ def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixtur
     layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
     taps = prod(layer.geometry.kernel)
     patches = layer.channels_in * taps * prod(site.output_shape[1:])
-    # The map is turned and padded, its positions are gathered, and the output is turned back.
+    # The map is turned and padded, its positions are gathered, and the output may be turned back.
     moved = 5 * prod(site.input_shape) + 2 * patches + 3 * prod(site.output_shape)
     floats = moved + 2 * kernel + _bias_floats(site)
 
     def build(shared: SharedConstants) -> AggregateKernel:
         mixed, walk = mixture(site), layer.geometry
-        matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared)
+        matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
         return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk, matrix)
 
     macs = convolution_macs(site) + layer.weight.size

@@ -27,7 +27,7 @@ from dyx.exporter.algebra import Affine
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.depthwise import depthwise_work
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
-from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledKernel, ScaledMixture
+from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledDepthwise, ScaledKernel, ScaledMixture
 from dyx.exporter.folded.rows import matrix_of
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import NOT_CALIBRATED, convolution_macs, not_planar, over_memory, static_cost
@@ -68,18 +68,20 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     positions, taps = prod(site.output_shape[1:]), prod(layer.geometry.kernel)
     filters_kernel = kernel < prod(site.output_shape)
 
-    def build(shared: SharedConstants) -> ScaledKernel:
-        weight, offset = _experts(site)
-        walk, size = layer.geometry, site.input_shape[1:]
-        matrix = None if _is_depthwise(site) else matrix_of(walk, layer.channels_in, size, shared)
+    def build(shared: SharedConstants) -> ScaledKernel | ScaledDepthwise:
+        (weight, offset), walk = _experts(site), layer.geometry
+        if _is_depthwise(site):
+            return ScaledDepthwise(_attention(layer), weight, offset, walk)
+        matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
         return ScaledKernel(_attention(layer), weight, offset, walk, matrix, filters_kernel)
 
     if _is_depthwise(site):
         work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
+        moved += 2 * kernel
     else:
         patches = layer.channels_in * taps * positions
-        work, moved = convolution_macs(site), 5 * prod(site.input_shape) + 2 * patches
-    floats = moved + 4 * kernel + 5 * prod(site.output_shape)
+        work, moved = convolution_macs(site), 5 * prod(site.input_shape) + 2 * patches + 2 * min(kernel, patches)
+    floats = moved + 2 * kernel + 5 * prod(site.output_shape)
     cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
     return Offer(cost, "scaled kernel per sample", build, site.norm)
 
