@@ -46,7 +46,8 @@ def open_bundle(
         device: `"cpu"`, `"gpu"` (an error where the backend cannot use one) or `"auto"`: a GPU if the backend
             has one; the runner's `device` says which it became.
         threads: Threads on a CPU; all usable cores by default.
-        tuned: Set the options that dyx chose; false leaves every one as the backend has it, and `threads` unused.
+        tuned: Set the options that dyx chose, for Paddle Inference on a CPU also that malloc keeps freed memory in this
+            process; false leaves every one as the backend has it, and `threads` unused.
 
     Raises:
         UnknownName, InvalidOption, PackageMissing, DeviceMissing, BundleError.
