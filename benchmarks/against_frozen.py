@@ -27,8 +27,7 @@ from dyx.exporter.frozen import export_frozen
 from dyx.inputs import input_pool
 from dyx.runtime import BACKENDS, open_bundle
 
-NETWORKS = ("kw1x-resnet18", "dy4x-resnet18")
-"""ODConv is not among them: paddle2onnx cannot convert it as it stands."""
+NETWORKS = ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
 
 
 def apart(one: Bundle, other: Bundle, backend: str, images: np.ndarray) -> float:

@@ -26,6 +26,8 @@ OTHERS = (
     ("kw1x-resnet18", 32, "kw1x-resnet18-cpu-32.json"),
     ("dy4x-resnet18", 8, "dy4x-resnet18-cpu-8.json"),
     ("dy4x-resnet18", 32, "dy4x-resnet18-cpu-32.json"),
+    ("odconv4x-resnet18", 8, "odconv4x-resnet18-cpu-8.json"),
+    ("odconv4x-resnet18", 32, "odconv4x-resnet18-cpu-32.json"),
 )
 
 

@@ -138,7 +138,7 @@ class Offer:
             one static network share.
         takes: Paths of the neighbours that it computes too.
         by_positions: Whether the layer can read and give maps with their positions first, `(H · W, B, C)`.
-        widest: Floats per image of the widest tensor inside a transform; 0 where there is none.
+        widest: Floats per image of the widest tensor inside a transform or of a kernel per sample; 0 of other forms.
         computed_kernel: Whether that is a convolution whose kernel is no constant; it takes one row at a time.
         lossy: Whether it only approximates the layer. Such an offer is taken on request alone.
         note: What the user should hear of it, in words; "" for nothing.

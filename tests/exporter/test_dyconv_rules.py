@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -220,6 +221,9 @@ def test_costs_count_what_the_rules_do() -> None:
         # 9×7 outputs of one tile with 14 products on each axis; one of the two experts is scaled.
         "dyconv/winograd": 196 * 2 * 8 * 12 + 8 * (14 * 7 * 9 + 196 * 7 + 196) + 12 * (196 * 7 + 14 * 7 * 9),
     }
+    assert offers["dyconv/aggregate-kernel"].widest == 8 * 9 * 63
+    small = {rule.id: rule.offer(replace(site, output_shape=(12, 2, 2)), target) for rule in RULES if rule.id in offers}
+    assert small["dyconv/aggregate-kernel"].widest == 12 * 8 * 9
 
 
 def test_kernels_that_do_not_fit_in_memory_are_refused() -> None:

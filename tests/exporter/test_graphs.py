@@ -108,6 +108,14 @@ def test_a_chunk_is_what_keeps_the_widest_tensor_small(
     assert chunk * widest <= limit < 2 * chunk * widest
 
 
+def test_pieces_bound_the_memory_of_kernels_per_sample(sites: Sequence[Site]) -> None:
+    requested = ("dyconv/aggregate-kernel", "conv/direct")
+    (alone,) = plan_graphs(sites, Target(tune_batch=64), requested, single=True)
+    widest = max(decision.offer.widest for decision in alone.plan.decisions) * FLOAT_BYTES
+    assert widest > 0 and alone.graph.chunk is not None
+    assert alone.graph.chunk * widest <= CHUNK_BYTES < 2 * alone.graph.chunk * widest
+
+
 def test_a_chunk_is_an_image_at_least_and_no_less_than_the_graph_is_for(
     sites: Sequence[Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

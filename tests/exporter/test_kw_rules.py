@@ -288,9 +288,10 @@ def test_costs_count_what_the_rules_do() -> None:
         "kw/mix-inputs": 2 * 20 * 36 * 4 * (18 + 8),
         "kw/experts-first": 2 * 63 * 36 * 8 * (4 + 18),
     }
+    assert found["kw/aggregate-kernel"].widest == 8 * 9 * 20
     depthwise = one("depthwise")
-    macs = offers(site_of(depthwise, varied("", depthwise, 1)))["kw/aggregate-kernel"].cost.macs
-    assert macs == 9 * 9 * 8 + (3 + 3) * 3 * 8 * (9 + 2) * 7
+    aggregate = offers(site_of(depthwise, varied("", depthwise, 1)))["kw/aggregate-kernel"]
+    assert (aggregate.cost.macs, aggregate.widest) == (9 * 9 * 8 + (3 + 3) * 3 * 8 * (9 + 2) * 7, 0)
 
 
 def test_costs_share_the_cells_among_a_batch() -> None:

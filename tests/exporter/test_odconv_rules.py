@@ -199,6 +199,13 @@ def test_costs_count_what_the_rules_do() -> None:
     assert isinstance(aggregate, Offer)
     kernel, positions = 12 * 8 * 9, 63
     assert aggregate.cost.macs == kernel * positions + 2 * kernel + kernel
+    assert aggregate.widest == 8 * 9 * positions
+    small = replace(site, output_shape=(12, 2, 2))
+    assert [
+        rule.offer(small, Target(tune_batch=64)).widest for rule in EXACT if rule.id == "odconv/aggregate-kernel"
+    ] == [kernel]
+    depthwise = site_of(read_odconv(layer_of(2, **GEOMETRIES["depthwise"])))
+    assert [rule.offer(depthwise, Target()).widest for rule in EXACT if rule.id == "odconv/aggregate-kernel"] == [0]
     pointwise = site_of(read_odconv(layer_of(2, kernel_size=1)))
     macs = {rule.id: rule.offer(pointwise, Target(tune_batch=64)) for rule in EXACT}
     made = {name: offer.cost.macs for name, offer in macs.items() if isinstance(offer, Offer)}

@@ -162,7 +162,7 @@ def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixtur
 
     macs = convolution_macs(site) + layer.weight.size
     cost = Cost.of_floats(macs, floats, layer.weight.size)
-    return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm)
+    return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm, widest=max(kernel, patches))
 
 
 def _mean_attention(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:

@@ -133,6 +133,7 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
         _cost(layer.grid.mixtures * layer.cells.size + macs, 2 * kernel + floats, site),
         f"{form} per sample from shared cells, batched matmul",
         build,
+        widest=0 if layer.depthwise else max(kernel, _patches(site)),
     )
 
 
@@ -141,10 +142,14 @@ def _applying(site: Site) -> tuple[int, int]:
     layer: KwParameters = site.layer
     if layer.depthwise:
         return depthwise_work(layer.geometry, site.input_shape, site.output_shape)
-    _, positions = _positions(site)
-    patches = prod(layer.kernel_shape[1:]) * layer.geometry.groups * positions
-    floats = prod(site.input_shape) + 2 * patches + 2 * prod(site.output_shape)
-    return prod(layer.kernel_shape) * positions, floats
+    floats = prod(site.input_shape) + 2 * _patches(site) + 2 * prod(site.output_shape)
+    return prod(layer.kernel_shape) * _positions(site)[1], floats
+
+
+def _patches(site: Site) -> int:
+    """Floats of a map's rows."""
+    layer: KwParameters = site.layer
+    return int(prod(layer.kernel_shape[1:]) * layer.geometry.groups * _positions(site)[1])
 
 
 def _mix_inputs(site: Site, target: Target) -> Offer | Refusal:

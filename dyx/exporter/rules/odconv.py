@@ -65,25 +65,24 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     refusal = not_planar(site) or over_memory(kernel, target)
     if refusal:
         return refusal
-    positions, taps = prod(site.output_shape[1:]), prod(layer.geometry.kernel)
-    filters_kernel = kernel < prod(site.output_shape)
+    outputs = prod(site.output_shape)
+    patches = layer.channels_in * prod(layer.geometry.kernel) * prod(site.output_shape[1:])
 
     def build(shared: SharedConstants) -> ScaledKernel | ScaledDepthwise:
         (weight, offset), walk = _experts(site), layer.geometry
         if _is_depthwise(site):
             return ScaledDepthwise(_attention(layer), weight, offset, walk)
         matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
-        return ScaledKernel(_attention(layer), weight, offset, walk, matrix, filters_kernel)
+        return ScaledKernel(_attention(layer), weight, offset, walk, matrix, filters_kernel=kernel < outputs)
 
     if _is_depthwise(site):
         work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
-        moved += 2 * kernel
+        moved, widest = moved + 2 * kernel, 0
     else:
-        patches = layer.channels_in * taps * positions
         work, moved = convolution_macs(site), 5 * prod(site.input_shape) + 2 * patches + 2 * min(kernel, patches)
-    floats = moved + 2 * kernel + 5 * prod(site.output_shape)
-    cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
-    return Offer(cost, "scaled kernel per sample", build, site.norm)
+        widest = max(kernel, patches)
+    cost = Cost.of_floats(work + layer.weight.size + kernel, moved + 2 * kernel + 5 * outputs, layer.weight.size)
+    return Offer(cost, "scaled kernel per sample", build, site.norm, widest=widest)
 
 
 def _pointwise(site: Site, *, experts: bool) -> Refusal | None:
