@@ -10,7 +10,7 @@ import numpy as np
 from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
 from dyx.exporter.folded.gates import logistic
-from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, kernel_shape, lying_for
+from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, kernel_shape, lying_for, scaled_along
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import Head
@@ -56,7 +56,26 @@ class FoldedOdAttention(Layer):
         return functional.conv2d(v, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"))
 
 
-class ScaledMixture(Layer):
+class Scaled(Layer):
+    """What every fold of an ODConv layer holds; abstract.
+
+    Args:
+        attention: A FoldedOdAttention.
+        offset: `(C_out,)` or None.
+    """
+
+    def __init__(self, attention: Any, offset: np.ndarray | None) -> None:
+        super().__init__()
+        self.attention, self.offset = attention, None
+        if offset is not None:
+            constant(self, "offset", offset.reshape(1, -1, 1, 1))
+
+    def add_offset(self, y: Any) -> Any:
+        """`y + offset`, for y `(B, C_out, H, W)`."""
+        return y if self.offset is None else y + self.offset
+
+
+class ScaledMixture(Scaled):
     """`filters · inner(channel · x, kernel) + offset`: of a 1×1 kernel, which has no spatial attention.
 
     Args:
@@ -66,20 +85,17 @@ class ScaledMixture(Layer):
     """
 
     def __init__(self, attention: Any, inner: Any, offset: np.ndarray | None) -> None:
-        super().__init__()
-        self.attention, self.inner, self.offset = attention, inner, None
-        if offset is not None:
-            constant(self, "offset", offset.reshape(1, -1, 1, 1))
+        super().__init__(attention, offset)
+        self.inner = inner
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`."""
         channel, filters, _, kernel = self.attention(x)
         y = self.inner(x * channel, kernel)
-        y = y if filters is None else y * filters
-        return y if self.offset is None else y + self.offset
+        return self.add_offset(y if filters is None else y * filters)
 
 
-class ScaledKernel(Layer):
+class ScaledKernel(Scaled):
     """A kernel per sample, mixed by one matmul and applied to rows or columns by another.
 
     Channel and spatial attention are one factor per tap and input channel, filter attention one per output channel.
@@ -89,7 +105,6 @@ class ScaledKernel(Layer):
         attention: A FoldedOdAttention.
         weight: `(K, C_out, C_in/g, h, w)`.
         offset: `(C_out,)` or None.
-        geometry: How the convolution walks.
         matrix: What makes rows or columns of the map.
         filters_kernel: Whether the filter attention goes into the kernel.
     """
@@ -99,35 +114,26 @@ class ScaledKernel(Layer):
         attention: Any,
         weight: np.ndarray,
         offset: np.ndarray | None,
-        geometry: Geometry,
         matrix: Rows | Columns,
+        *,
         filters_kernel: bool,
     ) -> None:
-        super().__init__()
-        self.attention, self.matrix, self.filters_kernel = attention, matrix, filters_kernel
-        self.groups, self.taps = geometry.groups, prod(geometry.kernel)
-        channels = weight.shape[1] // self.groups
-        self.filter_shape = [0, self.groups, *((channels, 1) if matrix.kernels_left else (1, channels))]
-        self.kernel_shape = kernel_shape(matrix, weight)
+        super().__init__(attention, offset)
+        self.matrix, self.filters_kernel, self.kernel_shape = matrix, filters_kernel, kernel_shape(matrix, weight)
         constant(self, "weight", lying_for(matrix, weight))
-        self.offset = None
-        if offset is not None:
-            constant(self, "offset", offset.reshape(1, -1, 1, 1))
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`."""
         channel, filters, spatial, kernel = self.attention(x)
-        mixed = self.weight if kernel is None else paddle.matmul(kernel, self.weight)
-        kernels = as_factor(mixed, self.kernel_shape)
+        geometry, left = self.matrix.geometry, self.matrix.kernels_left
+        kernels = as_factor(mixed(self.weight, kernel), self.kernel_shape)
         if filters is not None and self.filters_kernel:
-            kernels = kernels * filters.reshape(self.filter_shape)
-        y = applied(self.matrix, x, kernels, tap_factors(channel, spatial, self.groups, self.taps))
-        if filters is not None and not self.filters_kernel:
-            y = y * filters
-        return y if self.offset is None else y + self.offset
+            kernels = scaled_along(kernels, filters.reshape([0, geometry.groups, -1]), last=not left)
+        y = applied(self.matrix, x, kernels, tap_factors(channel, spatial, geometry))
+        return self.add_offset(y if filters is None or self.filters_kernel else y * filters)
 
 
-class ScaledDepthwise(Layer):
+class ScaledDepthwise(Scaled):
     """The same for a depthwise convolution: its kernel is small, so all is scaled there.
 
     Args:
@@ -138,28 +144,26 @@ class ScaledDepthwise(Layer):
     """
 
     def __init__(self, attention: Any, weight: np.ndarray, offset: np.ndarray | None, geometry: Geometry) -> None:
-        super().__init__()
-        self.attention, self.taps = attention, prod(geometry.kernel)
-        self.depthwise = DepthwisePerSample(geometry.groups, geometry)
+        super().__init__(attention, offset)
+        self.geometry, self.depthwise = geometry, DepthwisePerSample(geometry.groups, geometry)
         constant(self, "weight", weight.reshape(len(weight), -1))
-        self.offset = None
-        if offset is not None:
-            constant(self, "offset", offset.reshape(1, -1, 1, 1))
 
     def forward(self, x: Any) -> Any:
         """`(B, C, H', W')`."""
         channel, filters, spatial, kernel = self.attention(x)
-        mixed = self.weight if kernel is None else paddle.matmul(kernel, self.weight)
         channel = channel if filters is None else channel * filters
-        channels = channel.shape[1]
-        factors = tap_factors(channel, spatial, channels, self.taps).reshape([0, channels * self.taps])
-        y = self.depthwise(x, mixed * factors)
-        return y if self.offset is None else y + self.offset
+        factors = tap_factors(channel, spatial, self.geometry).reshape([0, self.weight.shape[1]])
+        return self.add_offset(self.depthwise(x, mixed(self.weight, kernel) * factors))
 
 
-def tap_factors(channel: Any, spatial: Any, groups: int, taps: int) -> Any:
+def mixed(weight: Any, kernel: Any) -> Any:
+    """Kernels `(B, n)` of experts `(K, n)` by their attention `(B, K)`; a single expert `(1, n)` as it is."""
+    return weight if kernel is None else paddle.matmul(kernel, weight)
+
+
+def tap_factors(channel: Any, spatial: Any, geometry: Geometry) -> Any:
     """`(B, g, taps · C/g)`: channel attention `(B, C, 1, 1)` times spatial attention `(B, taps)`, None of one tap."""
-    channels = channel.shape[1]
+    channels, groups, taps = channel.shape[1], geometry.groups, prod(geometry.kernel)
     factor = channel.reshape([0, 1, channels])
     if spatial is not None:
         factor = paddle.matmul(spatial.reshape([0, taps, 1]), factor)

@@ -143,9 +143,9 @@ def applied(matrix: Rows | Columns, x: Any, kernels: Any, scale: Any = None) -> 
     left, size, inputs = matrix.kernels_left, output_size(matrix.geometry, tuple(x.shape[2:])), matrix(x)
     groups, channels = kernels.shape[1], kernels.shape[2 if left else 3]
     if scale is not None and prod(size) < channels:
-        inputs = _scaled(inputs, scale, last=matrix.by_rows)
+        inputs = scaled_along(inputs, scale, last=matrix.by_rows)
     elif scale is not None:
-        kernels = _scaled(kernels, scale, last=left)
+        kernels = scaled_along(kernels, scale, last=left)
     if left:
         y = paddle.matmul(kernels, inputs, transpose_y=matrix.by_rows)
     else:
@@ -154,7 +154,7 @@ def applied(matrix: Rows | Columns, x: Any, kernels: Any, scale: Any = None) -> 
     return y.reshape([-1, groups * channels, *size])
 
 
-def _scaled(x: Any, scale: Any, *, last: bool) -> Any:
+def scaled_along(x: Any, scale: Any, *, last: bool) -> Any:
     """Matrices `(B, g, m, n)` times factors `(B, g, …)` along their last axis, or along the one before."""
     groups, count = scale.shape[1:]
     if last:

@@ -85,6 +85,12 @@ def convolution_macs(site: Site) -> int:
     return int(prod(site.layer.weight.shape[1:]) * prod(site.output_shape[1:]))
 
 
+def patch_floats(site: Site) -> int:
+    """Of a map's rows or columns: its channels at all taps, for each position of the output; per image."""
+    geometry = site.layer.geometry
+    return int(site.layer.channels_in * prod(geometry.kernel) * prod(site.output_shape[1:]))
+
+
 def over_memory(kernel: int, target: Target) -> Refusal | None:
     """A refusal of per-sample kernels of this many floats that do not fit in memory at the batch planned for."""
     memory = target.priced_batch * kernel * FLOAT_BYTES
@@ -148,9 +154,7 @@ def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
 
 
 def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
-    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
-    taps = prod(layer.geometry.kernel)
-    patches = layer.channels_in * taps * prod(site.output_shape[1:])
+    layer, kernel, patches = site.layer, prod(site.layer.weight.shape[1:]), patch_floats(site)
     # The map is turned and padded, its positions are gathered, and the output may be turned back.
     moved = 5 * prod(site.input_shape) + 2 * patches + 3 * prod(site.output_shape)
     floats = moved + 2 * kernel + _bias_floats(site)

@@ -30,7 +30,14 @@ from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledDepthwise, ScaledKernel, ScaledMixture
 from dyx.exporter.folded.rows import matrix_of
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
-from dyx.exporter.rules.experts import NOT_CALIBRATED, convolution_macs, not_planar, over_memory, static_cost
+from dyx.exporter.rules.experts import (
+    NOT_CALIBRATED,
+    convolution_macs,
+    not_planar,
+    over_memory,
+    patch_floats,
+    static_cost,
+)
 from dyx.nn.odconv import Head, OdConvParameters
 
 
@@ -65,23 +72,23 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     refusal = not_planar(site) or over_memory(kernel, target)
     if refusal:
         return refusal
-    outputs = prod(site.output_shape)
-    patches = layer.channels_in * prod(layer.geometry.kernel) * prod(site.output_shape[1:])
+    outputs, patches = prod(site.output_shape), patch_floats(site)
 
     def build(shared: SharedConstants) -> ScaledKernel | ScaledDepthwise:
         (weight, offset), walk = _experts(site), layer.geometry
         if _is_depthwise(site):
             return ScaledDepthwise(_attention(layer), weight, offset, walk)
         matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
-        return ScaledKernel(_attention(layer), weight, offset, walk, matrix, filters_kernel=kernel < outputs)
+        return ScaledKernel(_attention(layer), weight, offset, matrix, filters_kernel=kernel < outputs)
 
     if _is_depthwise(site):
         work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
-        moved, widest = moved + 2 * kernel, 0
+        widest = 0
     else:
-        work, moved = convolution_macs(site), 5 * prod(site.input_shape) + 2 * patches + 2 * min(kernel, patches)
+        work, moved = convolution_macs(site), 5 * prod(site.input_shape) + 2 * patches
         widest = max(kernel, patches)
-    cost = Cost.of_floats(work + layer.weight.size + kernel, moved + 2 * kernel + 5 * outputs, layer.weight.size)
+    floats = moved + 2 * kernel + 2 * min(kernel, patches) + 5 * outputs
+    cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
     return Offer(cost, "scaled kernel per sample", build, site.norm, widest=widest)
 
 
