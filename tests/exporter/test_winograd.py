@@ -132,10 +132,20 @@ def test_two_axes_are_a_convolution(inputs: int, taps: int, padding: tuple[int, 
 
 @pytest.mark.parametrize(("inputs", "taps"), TILES)
 def test_float32_is_as_good_as_is_said(inputs: int, taps: int) -> None:
-    """The same on another map and other kernels: what is measured once is no lucky draw."""
+    """The same on other maps and other kernels: what is measured once is no lucky draw.
+
+    The largest error of one draw varies threefold with the order in which a CPU's BLAS adds up, so it is the usual one.
+    """
     said, limit = rounding_error(inputs, taps), 8e-6 if (inputs, taps) == ROUNDS_MOST else 5e-6
     assert 1e-8 < said < limit
-    random = np.random.default_rng(inputs * taps)
+    error = float(np.median([float32_error(inputs, taps, seed) for seed in range(5)]))
+    assert error < limit
+    assert 0.4 < error / said < 2.5
+
+
+def float32_error(inputs: int, taps: int, seed: int) -> float:
+    """The largest error of a seeded map of tiles that reach over its end, as a share of max |y|."""
+    random = np.random.default_rng(seed)
     part, channels = tile(inputs, taps), 96
     size, padding = (2 * part.outputs + 1, part.outputs + 1), (taps // 2, 0)
     size = (size[0] + taps - 1 - 2 * padding[0], size[1] + taps - 1)
@@ -144,9 +154,7 @@ def test_float32_is_as_good_as_is_said(inputs: int, taps: int) -> None:
     weight = random.standard_normal((1, 8, channels, taps, taps))
     got = convolved(x, kernel_factors(weight, (rows, columns))[0], (rows, columns))
     assert got.dtype == np.float32
-    error = relative(got, definition(x.astype(float), weight[0], padding))
-    assert error < limit
-    assert 0.2 < error / said < 5
+    return relative(got, definition(x.astype(float), weight[0], padding))
 
 
 def test_tiles_of_three_taps() -> None:
