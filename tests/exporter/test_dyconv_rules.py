@@ -15,7 +15,7 @@ from dyx.exporter.algebra import Affine
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.plan import make_plan
-from dyx.exporter.rule import Neighbour, Offer, Refusal, Site, Target
+from dyx.exporter.rule import FLOAT_BYTES, Neighbour, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
 from dyx.nn.attention import Routing
 from dyx.nn.dyconv import DyConvParameters
@@ -224,6 +224,24 @@ def test_costs_count_what_the_rules_do() -> None:
     assert offers["dyconv/aggregate-kernel"].widest == 8 * 9 * 63
     small = {rule.id: rule.offer(replace(site, output_shape=(12, 2, 2)), target) for rule in RULES if rule.id in offers}
     assert small["dyconv/aggregate-kernel"].widest == 12 * 8 * 9
+
+
+@pytest.mark.parametrize(
+    ("walk", "floats"),
+    [
+        ({"k": (1, 1)}, 8 * 63 + 12 * 63),
+        ({"k": (3, 3), "padding": (1, 1)}, 5 * 8 * 63 + 2 * 9 * 8 * 63 + 3 * 12 * 63),
+        ({"k": (1, 1), "stride": (2, 2)}, 5 * 8 * 63 + 2 * 8 * 20 + 3 * 12 * 20),
+    ],
+    ids=["as it lies", "rows", "fewer rows"],
+)
+def test_only_what_is_gathered_pays_for_rows(walk: dict[str, Any], floats: int) -> None:
+    """Priced as if they were gathered, pointwise layers of dy4x-mobilenetv3-small were folded by slower rules."""
+    layer = make_layer(**walk, bias=False)
+    (rule,) = (rule for rule in RULES if rule.id == "dyconv/aggregate-kernel")
+    offer = rule.offer(site_of(layer, varied(1)), Target(tune_batch=8))
+    assert isinstance(offer, Offer)
+    assert offer.cost.bytes == FLOAT_BYTES * (floats + 2 * layer.weight[0].size)
 
 
 def test_kernels_that_do_not_fit_in_memory_are_refused() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.experts import AggregateKernel, ComputedKernel, MixInputs, MixOutputs
-from dyx.exporter.folded.rows import matrix_of
+from dyx.exporter.folded.rows import matrix_of, moves
 from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.winograd import winograd
 
@@ -89,6 +89,15 @@ def patch_floats(site: Site) -> int:
     """Of a map's rows or columns: its channels at all taps, for each position of the output; per image."""
     geometry = site.layer.geometry
     return int(site.layer.channels_in * prod(geometry.kernel) * prod(site.output_shape[1:]))
+
+
+def unfolding_floats(site: Site) -> int:
+    """What is moved to make rows or columns of a map, and to read them; per image.
+
+    A map that is to be gathered is turned and padded first. A 1×1 kernel reads it as it lies.
+    """
+    inputs = prod(site.input_shape)
+    return 5 * inputs + 2 * patch_floats(site) if moves(site.layer.geometry) else inputs
 
 
 def over_memory(kernel: int, target: Target) -> Refusal | None:
@@ -155,9 +164,9 @@ def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
 
 def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
     layer, kernel, patches = site.layer, prod(site.layer.weight.shape[1:]), patch_floats(site)
-    # The map is turned and padded, its positions are gathered, and the output may be turned back.
-    moved = 5 * prod(site.input_shape) + 2 * patches + 3 * prod(site.output_shape)
-    floats = moved + 2 * kernel + _bias_floats(site)
+    # Rows give an output that is turned back.
+    written = (3 if moves(layer.geometry) else 1) * prod(site.output_shape)
+    floats = unfolding_floats(site) + written + 2 * kernel + _bias_floats(site)
 
     def build(shared: SharedConstants) -> AggregateKernel:
         mixed, walk = mixture(site), layer.geometry

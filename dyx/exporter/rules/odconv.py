@@ -28,7 +28,7 @@ from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.depthwise import depthwise_work
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledDepthwise, ScaledKernel, ScaledMixture
-from dyx.exporter.folded.rows import matrix_of
+from dyx.exporter.folded.rows import matrix_of, moves
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
@@ -37,6 +37,7 @@ from dyx.exporter.rules.experts import (
     over_memory,
     patch_floats,
     static_cost,
+    unfolding_floats,
 )
 from dyx.nn.odconv import Head, OdConvParameters
 
@@ -85,9 +86,11 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
         work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
         widest = 0
     else:
-        work, moved = convolution_macs(site), 5 * prod(site.input_shape) + 2 * patches
+        work, moved = convolution_macs(site), unfolding_floats(site)
         widest = max(kernel, patches)
-    floats = moved + 2 * kernel + 2 * min(kernel, patches) + 5 * outputs
+    # Rows give an output that is turned back; the shift of a batch norm reads and writes it once more.
+    written = (5 if moves(layer.geometry) else 3) * outputs
+    floats = moved + 2 * kernel + 2 * min(kernel, patches) + written
     cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
     return Offer(cost, "scaled kernel per sample", build, site.norm, widest=widest)
 
