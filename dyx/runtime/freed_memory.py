@@ -15,8 +15,9 @@ def keep_freed_memory() -> bool:
 
     A runtime without an arena of its own asks malloc for every tensor of every call. By default glibc gives blocks of
     32 MiB and more, and what lies free at the end of the heap, back to the system; they return page by page, zeroed.
-    For large batches that took a third of Paddle Inference's time. Blocks over a GiB are given back still, and so are
-    those of 64 MiB and more in threads other than the first, whose heaps are smaller.
+    For large batches that took a third of Paddle Inference's time; eager Paddle, as in training, asks likewise.
+    Blocks over a GiB are given back still, and so are those of 64 MiB and more in threads other than the first, whose
+    heaps are smaller.
     """
     if sys.platform != "linux":
         return False

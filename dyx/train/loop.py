@@ -22,6 +22,7 @@ from dyx.nn.framework import paddle
 from dyx.nn.watching import watched_attention
 from dyx.paddle_package import paddle_package
 from dyx.runs import BEST, FINAL, Run, Sidecar, read_run
+from dyx.runtime.freed_memory import keep_freed_memory
 from dyx.train.forms import FormChoice, fastest_forms, fixed_form, has_choice, use_forms
 from dyx.train.journal import SHOWN_PICTURES, Journal
 from dyx.train.pictures import STEP, WEIGHTS, TrainingPictures, epoch_batches, load, seed_of
@@ -73,7 +74,7 @@ def train(model: str = "alexnet-dy", *, watch: Watch | None = None, **settings: 
     Args:
         model: A name of `dyx models`, `file.py:Class` or `package.module:callable`.
         watch: Who looks on.
-        settings: See TrainSettings.
+        settings: See TrainSettings. On a CPU this process keeps freed memory from then on; see `keep_freed_memory`.
 
     Raises:
         UsageError, DataUnusable, RunUnreadable, ModelUnusable, TrainingDiverged, OutputUnwritable, ImageUnreadable,
@@ -104,6 +105,8 @@ def _prepare(model: str, settings: TrainSettings, watch: Watch) -> tuple[Session
     watch.doing(f"building {model}")
     source = _build(order, data)
     runner = EagerRunner(source, device=settings.device, threads=settings.threads)
+    if runner.device == "cpu":
+        keep_freed_memory()
     steps = len(epoch_batches(len(data.train), order.recipe.batch, order.seed, 0))
     mixed = order.precision == "mixed"
     if mixed and runner.device == "cpu":

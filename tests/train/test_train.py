@@ -29,7 +29,7 @@ from dyx.errors import (
 )
 from dyx.evaluation import evaluate
 from dyx.runs import Run, read_run, read_sidecar
-from dyx.train import train
+from dyx.train import loop, train
 from dyx.train.loop import entropy_of, is_distribution
 from dyx.train.watch import Silent
 from dyx.zoo.eager import open_run
@@ -66,6 +66,18 @@ def test_a_run_leaves_everything_it_promises(finished: Run) -> None:
     for name in ("curves.png", "predictions.png"):
         with Image.open(finished.path / name) as picture:
             assert min(picture.size) > 200
+
+
+def test_on_a_cpu_freed_memory_is_kept_before_the_first_step(
+    train_tiny: TrainTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eager Paddle asks malloc for every tensor of every step."""
+    seen: list[str] = []
+    real = loop.learn
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: seen.append("kept"))
+    monkeypatch.setattr(loop, "learn", lambda *given, **named: (seen.append("step"), real(*given, **named))[1])
+    train_tiny(tmp_path / "run", epochs=1)
+    assert seen[0] == "kept" and seen.count("kept") == 1 and len(seen) > 1
 
 
 def test_the_record_tells_the_run(finished: Run) -> None:
