@@ -1,7 +1,7 @@
 """A bundle: the folder that the author half writes and the deploy half opens.
 
 `dyx.json` (the manifest), `model.onnx` and/or `model.json` + `model.pdiparams`, and `samples.npz`. Beside them may
-stand `small.*`: the same network in a form for small batches.
+stand `small.*` and `medium.*`: the same network in forms for smaller batches.
 """
 
 from __future__ import annotations

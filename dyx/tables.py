@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dyx.bundle import Bundle
@@ -88,22 +89,24 @@ def export_summary(bundle: Bundle) -> list[str]:
     return [
         f"[bold]{escape(bundle.path)}[/]  {' + '.join(bundle.formats)}, input {escape(bundle.input)}",
         f"folded by {', '.join(rules)}" if rules else "no dynamic layer: exported as it stands",
-        *_for_small_batches(bundle),
+        *_for_smaller_batches(bundle),
         *_tuned(bundle),
         f"parity with the dynamic network in float64: {worst:.1e} of max |y| at batches {batches}"
         f" (allowed: {bundle.manifest['parity']['applied']})",
     ]
 
 
-def _for_small_batches(bundle: Bundle) -> list[str]:
-    """What answers small batches, where that is a graph of its own."""
-    if len(bundle.graphs) == 1:
-        return []
-    small, main = bundle.graphs
-    entry = next(graph for graph in bundle.manifest["graphs"] if graph["stem"] == small.stem)
-    rules = sorted({site["rule"] for site in entry["plan"]["sites"]})
-    how = f"folded by {', '.join(rules)}" if rules else "as it stands"
-    return [f"batches below {main.from_batch}: {small.stem}.*, {how}"]
+def _for_smaller_batches(bundle: Bundle) -> list[str]:
+    """What answers smaller batches, where those are graphs of their own."""
+    return [
+        f"batches below {larger.from_batch}: {graph.stem}.*, {_how_folded(bundle.of_graph(graph))}"
+        for graph, larger in pairwise(bundle.graphs)
+    ]
+
+
+def _how_folded(bundle: Bundle) -> str:
+    rules = sorted({site["rule"] for site in bundle.manifest["plan"]["sites"]})
+    return f"folded by {', '.join(rules)}" if rules else "as it stands"
 
 
 def _tuned(bundle: Bundle) -> list[str]:
@@ -111,7 +114,7 @@ def _tuned(bundle: Bundle) -> list[str]:
     tuning = bundle.manifest.get("tuning")
     if not tuning:
         return []
-    chunk = tuning["chosen"]["chunk"]
+    chunk = tuning["chosen"][-1]["chunk"]
     pieces = [f"  larger batches in pieces of {chunk}"] if chunk else []
     failed = [f"  batch {batch} was not measured: {escape(why)}" for batch, why in tuning["failed"].items()]
     batches = [f"  {escape(each)}" for each in tuned_batches(tuning)]

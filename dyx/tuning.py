@@ -32,13 +32,12 @@ class TunedBatch:
 
 def tuned_batches(tuning: Mapping[str, Any]) -> tuple[TunedBatch, ...]:
     """One entry per batch size that was measured."""
-    chosen = tuning["chosen"]
     found = []
     for batch, seen in tuning["speeds"].items():
-        candidate = chosen["small"] if chosen["small"] and int(batch) < chosen["from_batch"] else chosen["main"]
-        speed = seen[candidate]
+        graph = [each for each in tuning["chosen"] if each["from_batch"] <= int(batch)][-1]
+        speed = seen[graph["candidate"]]
         figures = (speed[key] for key in ("images_per_s", "ratio", "low", "high"))
-        found.append(TunedBatch(int(batch), candidate, *figures))
+        found.append(TunedBatch(int(batch), graph["candidate"], *figures))
     return tuple(found)
 
 

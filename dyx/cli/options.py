@@ -56,7 +56,7 @@ TuneBatch = Annotated[
 ]
 OneGraph = Annotated[
     bool,
-    typer.Option("--one-graph", help="No second graph for small batches, even where it is predicted to pay."),
+    typer.Option("--one-graph", help="No other graphs for smaller batches, even where they are predicted to pay."),
 ]
 TuneBackend = Annotated[str, typer.Option(metavar="NAME", help="Backend that rules are priced for, or measured on.")]
 Calibrate = Annotated[

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from math import log
 
-SECOND_GRAPH_GAIN = 1.05
-"""A second graph must make some batch size this much faster: it takes room on disk and in memory."""
+FURTHER_GRAPH_GAIN = 1.05
+"""A graph more must make some batch size this much faster: it takes room on disk and in memory."""
+
+LARGER_PIECES_GAIN = 1.05
+"""Larger pieces than usual must be this much faster: they take more memory."""
 
 Gains = Mapping[int, Mapping[str, float]]
 """Batch size → name of a candidate → its speed there, as a share of what prices chose; without those not measured."""
@@ -19,76 +22,76 @@ class Choice:
     """Which candidates become graphs.
 
     Attributes:
-        main: Of the graph for large batches, or for all.
-        small: Of the one for small batches; None where there is one graph.
-        last_small: The largest of the measured batch sizes that `small` is for; 0 without one.
+        names: Of the graphs' candidates, the one for the smallest batches first; of one graph alone its own.
+        last: For each but the last of them, the largest of the measured batch sizes that it is for.
     """
 
-    main: str
-    small: str | None = None
-    last_small: int = 0
+    names: tuple[str, ...]
+    last: tuple[int, ...] = ()
 
     def at(self, batch: int) -> str:
         """Whose graph takes a batch of one of the measured sizes."""
-        return self.small if self.small is not None and batch <= self.last_small else self.main
+        return self.names[sum(batch > last for last in self.last)]
 
 
-def choose(gains: Gains, *, single: bool) -> Choice:
-    """The candidate, or the two, that are fastest over all batch sizes, each counted alike.
+def choose(gains: Gains, most: int) -> Choice:
+    """The candidate, or the few, that are fastest over all batch sizes, each counted alike.
 
     Args:
         gains: The first batch size's first candidate wins ties.
-        single: Whether there shall be one graph only.
+        most: How many graphs there may be.
 
     Raises:
         ValueError: No candidate was measured at every batch size.
     """
-    alone = max(_alone(gains), key=lambda choice: _score(choice, gains))
-    pairs = [] if single else list(_pairs(gains))
-    if not pairs:
-        return alone
-    pair = max(pairs, key=lambda choice: _score(choice, gains))
-    gained = max(gains[batch][pair.at(batch)] / gains[batch][alone.at(batch)] for batch in gains)
-    return pair if gained >= SECOND_GRAPH_GAIN else alone
+    chosen = _fastest(_choices(gains, 1), gains)
+    if chosen is None:
+        raise ValueError("no candidate was measured at every batch size")
+    for count in range(2, most + 1):
+        richer = _fastest(_choices(gains, count), gains)
+        if richer is None or _gained(richer, chosen, gains) < FURTHER_GRAPH_GAIN:
+            break
+        chosen = richer
+    return chosen
 
 
-def _score(choice: Choice, gains: Gains) -> float:
-    return sum(log(gains[batch][choice.at(batch)]) for batch in gains)
+def _fastest(choices: Iterable[Choice], gains: Gains) -> Choice | None:
+    return max(choices, key=lambda choice: sum(log(gains[batch][choice.at(batch)]) for batch in gains), default=None)
 
 
-def _alone(gains: Gains) -> Iterator[Choice]:
-    return (Choice(name) for name in _names(gains) if _is_measured(Choice(name), gains))
+def _gained(richer: Choice, chosen: Choice, gains: Gains) -> float:
+    """What a graph more gains at the batch size that gains most."""
+    return max(gains[batch][richer.at(batch)] / gains[batch][chosen.at(batch)] for batch in gains)
 
 
-def _pairs(gains: Gains) -> Iterator[Choice]:
-    for small, main in permutations(_names(gains), 2):
-        for last_small in sorted(gains)[:-1]:
-            choice = Choice(main, small, last_small)
-            if _is_measured(choice, gains):
+def _choices(gains: Gains, count: int) -> Iterator[Choice]:
+    """All of so many graphs whose candidates were measured at the batch sizes that they would be for."""
+    every = dict.fromkeys(name for speeds in gains.values() for name in speeds)
+    for names in permutations(every, count):
+        for last in combinations(sorted(gains)[:-1], count - 1):
+            choice = Choice(names, last)
+            if all(choice.at(batch) in gains[batch] for batch in gains):
                 yield choice
 
 
-def _names(gains: Gains) -> list[str]:
-    return list(dict.fromkeys(name for speeds in gains.values() for name in speeds))
+def crossover(last: int, first: int, is_next_faster: Callable[[int], bool]) -> int:
+    """The smallest power of two from which the next graph is faster than the one before it.
 
+    Halves the range with every question, on the assumption that the next graph gains as batches grow.
 
-def _is_measured(choice: Choice, gains: Gains) -> bool:
-    return all(choice.at(batch) in gains[batch] for batch in gains)
-
-
-def crossover(last_small: int, first_main: int, is_main_faster: Callable[[int], bool]) -> int:
-    """The smallest power of two above `last_small` from which the main graph is faster; `first_main` at the latest.
-
-    Halves the range with every question, on the assumption that the main graph gains as batches grow.
+    Args:
+        last: Of the batch sizes at which the graph before is known to be faster, the largest.
+        first: Of those at which the next is, the smallest: it begins there at the latest.
+        is_next_faster: Asked of a batch size.
     """
-    between = [2**power for power in range(first_main.bit_length()) if last_small < 2**power < first_main]
+    between = [2**power for power in range(first.bit_length()) if last < 2**power < first]
     while between:
         middle = len(between) // 2
-        if is_main_faster(between[middle]):
-            first_main, between = between[middle], between[:middle]
+        if is_next_faster(between[middle]):
+            first, between = between[middle], between[:middle]
         else:
             between = between[middle + 1 :]
-    return first_main
+    return first
 
 
 def piece_sizes(batch: int, usual: int | None, least: int) -> list[int | None]:
@@ -102,3 +105,20 @@ def piece_sizes(batch: int, usual: int | None, least: int) -> list[int | None]:
     around = [usual // 4, usual // 2, usual * 2, usual * 4] if usual else [16, 32, 64, 128]
     wanted = [usual, *around, None]
     return list(dict.fromkeys(size for size in wanted if size is None or least <= size < batch))
+
+
+def fastest_piece(gains: Mapping[int | None, float], usual: int | None) -> int | None:
+    """How many images to take at a time: the number that is fastest, None for all.
+
+    More of them than usual take more memory, so they must gain 5 %.
+
+    Args:
+        gains: Number of images → its speed, as a share of that of the usual number.
+        usual: What would be taken without measuring.
+    """
+
+    def worth(size: int | None) -> float:
+        more = usual is not None and (size is None or size > usual)
+        return gains[size] / LARGER_PIECES_GAIN if more else gains[size]
+
+    return max(gains, key=worth)

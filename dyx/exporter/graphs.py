@@ -1,10 +1,12 @@
-"""Which graphs a bundle gets: one, or a second for small batches where the first would be slow at them."""
+"""Which graphs a bundle gets: one, or others for smaller batches where the main one would be slow at them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from math import inf
+from operator import itemgetter, truediv
 from typing import Any
 
 from dyx.bundle import STEM, Graph
@@ -13,10 +15,11 @@ from dyx.exporter.rule import FLOAT_BYTES, MACHINES, STATIC, Refusal, Site, Targ
 from dyx.exporter.rules import RULES
 from dyx.exporter.rules.conv import AS_IT_STANDS
 
-SMALL = "small"
-"""What the files of the graph for small batches are called."""
+OTHERS = ("small", "medium")
+"""What the files of graphs for smaller batches are called, in the order of these."""
+MOST_GRAPHS = 1 + len(OTHERS)
 WORTH = 0.8
-"""A second graph must be predicted to take no more than this share of the first one's time at batch 1."""
+"""A graph more must be predicted to take no more than this share of the others' time at some batch size."""
 CHUNK_BYTES = 80_000_000
 """How large the widest tensor of a piece may get; alexnet-dy measured fastest at 51 MB, dy4x-resnet18 at 75 MB."""
 
@@ -36,7 +39,7 @@ class PlannedGraph:
 def plan_graphs(
     sites: Sequence[Site], target: Target, requested: Sequence[str] = (), name: str = "the network", *, single: bool
 ) -> tuple[PlannedGraph, ...]:
-    """The main graph, and before it one for small batches where that is worth it.
+    """The main graph, and before it those for smaller batches that are worth it.
 
     Args:
         sites: Of the network.
@@ -49,16 +52,48 @@ def plan_graphs(
         As `make_plan`.
     """
     main = make_plan(sites, target, requested, name)
-    chunk = usual_chunk(main)
-    alone = (PlannedGraph(Graph(chunk=chunk), main),)
-    if single or target.batch is not None or target.tune_batch == 1:
-        return alone
-    small = make_plan(sites, replace(target, tune_batch=1), requested, name)
-    if price_s(small, sites, 1) >= WORTH * price_s(main, sites, 1):
-        return alone
-    crossover = _crossover(small, main, sites)
-    chunk = chunk and max(chunk, crossover)  # pieces that are smaller would all be the other graph's
-    return PlannedGraph(Graph(SMALL), small), PlannedGraph(Graph(STEM, crossover, chunk), main)
+    if single or target.batch is not None or not sites:
+        return named_graphs([main], [1], usual_chunk(main))
+    others = [make_plan(sites, replace(target, tune_batch=batch), requested, name) for batch in _below(target)]
+    plans = _worthwhile(main, others, sites)
+    starts = [1]
+    for smaller, larger in pairwise(plans):
+        starts.append(_crossover(smaller, larger, sites, starts[-1]))
+    return named_graphs(plans, starts, usual_chunk(main))
+
+
+def named_graphs(plans: Sequence[Plan], starts: Sequence[int], chunk: int | None) -> tuple[PlannedGraph, ...]:
+    """Plans as graphs.
+
+    Args:
+        plans: For ever larger batches, the main one last.
+        starts: The smallest batch that each is for.
+        chunk: How many images the main one takes at a time.
+    """
+    chunk = chunk and max(chunk, starts[-1])  # smaller pieces would all be another graph's
+    graphs = [Graph(stem, start) for stem, start in zip(OTHERS, starts[:-1], strict=False)]
+    graphs.append(Graph(STEM, starts[-1], chunk))
+    return tuple(PlannedGraph(graph, plan) for graph, plan in zip(graphs, plans, strict=True))
+
+
+def _below(target: Target) -> list[int]:
+    """The powers of two below the batch size that is planned for."""
+    return [2**power for power in range(target.tune_batch.bit_length()) if 2**power < target.tune_batch]
+
+
+def _worthwhile(main: Plan, others: Sequence[Plan], sites: Sequence[Site]) -> list[Plan]:
+    """The main plan, and those of the others that are worth a graph; the one for the smallest batches comes first."""
+    batches = _below(main.target)
+    prices = {other.target.tune_batch: [price_s(other, sites, batch) for batch in batches] for other in others}
+    chosen, least = [main], [price_s(main, sites, batch) for batch in batches]
+    while others and len(chosen) < MOST_GRAPHS:
+        shares = [min(map(truediv, prices[other.target.tune_batch], least)) for other in others]
+        share, best = min(zip(shares, others, strict=True), key=itemgetter(0))
+        if share >= WORTH:
+            break
+        chosen.append(best)
+        least = list(map(min, least, prices[best.target.tune_batch]))
+    return sorted(chosen, key=lambda plan: plan.target.tune_batch)
 
 
 def price_s(plan: Plan, sites: Sequence[Site], batch: int) -> float:
@@ -81,11 +116,11 @@ def price_s(plan: Plan, sites: Sequence[Site], batch: int) -> float:
     return total
 
 
-def _crossover(small: Plan, main: Plan, sites: Sequence[Site]) -> int:
-    """The smallest power of two from which the main graph is cheaper; its own batch size at the latest."""
-    last = main.target.tune_batch
-    batches = [2**power for power in range(last.bit_length()) if 2**power < last]
-    cheaper = (batch for batch in batches if price_s(main, sites, batch) <= price_s(small, sites, batch))
+def _crossover(smaller: Plan, larger: Plan, sites: Sequence[Site], start: int) -> int:
+    """The smallest power of two above `start` from which the second plan is not dearer; its own batch at the latest."""
+    last = larger.target.tune_batch
+    batches = (batch for batch in _below(larger.target) if batch > start)
+    cheaper = (batch for batch in batches if price_s(larger, sites, batch) <= price_s(smaller, sites, batch))
     return next(cheaper, last)
 
 

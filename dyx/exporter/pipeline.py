@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 from dyx.bundle import ONNX_MODEL, STEM, Bundle, read_bundle, write_manifest, write_samples
@@ -47,8 +48,8 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
         reference = reference_of(planned, static, chosen)
         static = (copy.deepcopy(static) if static is reference.network else static).to(dtype="float32")
         convert(static, draft, chosen, progress)
-        for graph in planned.graphs[:-1]:
-            progress(f"folding once more, for batches below {planned.graphs[-1].graph.from_batch}")
+        for graph, larger in pairwise(planned.graphs):
+            progress(f"folding once more, for batches below {larger.graph.from_batch}")
             other = apply_plan(graph.plan, planned.network, planned.trace.inputs).to(dtype="float32")
             convert(other, draft.of_graph(graph.graph), chosen, progress)
         verdicts = [

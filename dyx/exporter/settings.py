@@ -16,7 +16,7 @@ from dyx.parity import TOLERANCE
 from dyx.preprocess import NORMALISED, PIXELS, Preprocess
 from dyx.runtime import BACKEND_EXTRAS, BACKEND_FORMATS, BACKEND_PACKAGES, BACKENDS, is_installed, require_backend
 
-_MIDDLE = 64
+_BETWEEN = (8, 64)
 """Measured too, where a network is usually priced at larger batches."""
 
 
@@ -41,9 +41,9 @@ class ExportSettings:
         tolerance: Share of max |y| that an artifact may be off.
         tune: Measure candidates on this machine and choose from that, instead of from prices.
         tune_batch: Batch size that rules are priced at where the batch is free; by default 512 for small inputs, 8
-            for ImageNet's. Several are measured with `tune`, by default 1, 64 and that one.
+            for ImageNet's. Several are measured with `tune`, by default 1, 8, 64 and that one.
         tune_backend: Backend that rules are priced for, or measured on.
-        one_graph: Write one graph only, for `tune_batch`; otherwise a second answers small batches where that pays.
+        one_graph: Write one graph only, for `tune_batch`; otherwise others answer smaller batches where that pays.
         calibrate: A folder of pictures or an .npz, for rules that fix attention at its mean.
     """
 
@@ -72,7 +72,8 @@ class ExportSettings:
         if self.batch is not None:
             return (self.batch,)
         if self.tune_batch is None:
-            return tuple(sorted({1, min(_MIDDLE, usual_batch), usual_batch})) if self.tune else (usual_batch,)
+            measured = (1, *(batch for batch in _BETWEEN if batch < usual_batch), usual_batch)
+            return tuple(sorted(set(measured))) if self.tune else (usual_batch,)
         given = (self.tune_batch,) if isinstance(self.tune_batch, int) else self.tune_batch
         return tuple(sorted(set(given)))
 

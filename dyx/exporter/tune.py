@@ -8,12 +8,12 @@ batch size. A candidate counts as faster only where its windows agree and the in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dyx.bundle import STEM, Graph
 from dyx.environment import environment
 from dyx.errors import BenchFailed
 from dyx.exporter.candidates import (
@@ -26,8 +26,8 @@ from dyx.exporter.candidates import (
     priced,
     worth_measuring,
 )
-from dyx.exporter.choice import Choice, choose, crossover, piece_sizes
-from dyx.exporter.graphs import SMALL, PlannedGraph, usual_chunk
+from dyx.exporter.choice import Choice, choose, crossover, fastest_piece, piece_sizes
+from dyx.exporter.graphs import MOST_GRAPHS, PlannedGraph, named_graphs, usual_chunk
 from dyx.exporter.plan import Decision, Plan
 from dyx.exporter.planned import Planned
 from dyx.exporter.settings import ExportSettings
@@ -67,9 +67,9 @@ class _Tuning:
         self._layers: dict[int, LayerTimes] = {}
         self._tried: dict[int, dict[str, Speed]] = {}
         self._speeds: dict[int, dict[str, Speed]] = {}
-        self._crossover: dict[int, Speed] = {}
+        self._crossover: dict[str, dict[int, Speed]] = {}
         self._chunks: dict[int | None, Speed] = {}
-        self._chosen: dict[str, Any] = {}
+        self._chosen: list[dict[str, Any]] = []
         self._failed: dict[int, str] = {}
 
     def graphs(self) -> tuple[PlannedGraph, ...]:
@@ -81,7 +81,7 @@ class _Tuning:
             self._unless_it_fails(batch, lambda batch: self._compare(finalists, batch))
         gains = {batch: {name: one.gain for name, one in seen.items()} for batch, seen in self._speeds.items()}
         single = self._settings.one_graph or self._settings.batch is not None
-        return self._graphs_of(choose(gains, single=single))
+        return self._graphs_of(choose(gains, 1 if single else MOST_GRAPHS))
 
     def _measured(self) -> list[int]:
         return [batch for batch in self._batches if batch not in self._failed]
@@ -138,34 +138,38 @@ class _Tuning:
 
     def _graphs_of(self, choice: Choice) -> tuple[PlannedGraph, ...]:
         named = {one.name: one for one in self._candidates}
-        main, start = named[choice.main], 1
-        if choice.small is not None:
-            start = self._measured_crossover(named[choice.small], main, choice)
-        chunk = self._measured_chunk(main, start)
-        largest, smallest = self._measured()[-1], self._measured()[0]
-        graphs = [PlannedGraph(Graph(STEM, start, chunk), self._explained(main.plan, largest))]
-        if choice.small is not None:
-            graphs.insert(0, PlannedGraph(Graph(SMALL), self._explained(named[choice.small].plan, smallest)))
-        self._chosen = {"main": choice.main, "small": choice.small, "from_batch": start, "chunk": chunk}
-        return tuple(graphs)
+        chosen = [named[name] for name in choice.names]
+        pairs = zip(pairwise(chosen), choice.last, strict=True)
+        starts = [1, *(self._measured_crossover(*pair, last) for pair, last in pairs)]
+        chunk = self._measured_chunk(chosen[-1], starts[-1])
+        plans = [self._explained(one.plan, self._last_of(choice, one.name)) for one in chosen]
+        graphs = named_graphs(plans, starts, chunk)
+        self._chosen = [
+            {**asdict(graph.graph), "candidate": name} for graph, name in zip(graphs, choice.names, strict=True)
+        ]
+        return graphs
 
-    def _measured_crossover(self, small: Candidate, main: Candidate, choice: Choice) -> int:
-        def is_main_faster(batch: int) -> bool:
-            self._crossover[batch] = speeds(self._bench.compare([small, main], batch, small))[main.name]
-            return self._crossover[batch].ratio >= 1
+    def _last_of(self, choice: Choice, name: str) -> int:
+        """The largest of the measured batch sizes that a candidate was chosen for."""
+        return max(batch for batch in self._measured() if choice.at(batch) == name)
 
-        first_main = min(batch for batch in self._measured() if batch > choice.last_small)
-        return crossover(choice.last_small, first_main, is_main_faster)
+    def _measured_crossover(self, smaller: Candidate, larger: Candidate, last: int) -> int:
+        def is_larger_faster(batch: int) -> bool:
+            seen = speeds(self._bench.compare([smaller, larger], batch, smaller))[larger.name]
+            self._crossover.setdefault(larger.name, {})[batch] = seen
+            return seen.ratio >= 1
+
+        return crossover(last, min(batch for batch in self._measured() if batch > last), is_larger_faster)
 
     def _measured_chunk(self, main: Candidate, start: int) -> int | None:
-        """How many images at a time of the largest batch; what is usual unless another number is faster."""
+        """How many images at a time of the largest batch."""
         largest, usual = self._measured()[-1], usual_chunk(main.plan)
         usual = usual and max(usual, start)
         if self._settings.batch is not None or largest <= PIECES_FROM:
             return usual
         sizes = piece_sizes(largest, usual, start)
         self._chunks = _by_chunk(sizes, speeds(self._bench.compare_pieces(main, sizes, largest)))
-        return max(self._chunks, key=lambda size: self._chunks[size].gain)
+        return fastest_piece({size: speed.gain for size, speed in self._chunks.items()}, usual)
 
     def _explained(self, plan: Plan, batch: int) -> Plan:
         """The plan, whose reasons are measured times where there are any."""
@@ -184,7 +188,10 @@ class _Tuning:
             "tried": {str(batch): _told(seen) for batch, seen in self._tried.items()},
             "speeds": {str(batch): _told(seen) for batch, seen in self._speeds.items()},
             "layers": {str(batch): times for batch, times in self._layers.items()},
-            "crossover": {str(batch): speed.to_json() for batch, speed in self._crossover.items()},
+            "crossover": {
+                name: {str(batch): speed.to_json() for batch, speed in seen.items()}
+                for name, seen in self._crossover.items()
+            },
             "chunks": {str(size or "whole"): speed.to_json() for size, speed in self._chunks.items()},
             "failed": {str(batch): why for batch, why in self._failed.items()},
             "chosen": self._chosen,

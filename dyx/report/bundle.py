@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from dyx.bundle import Bundle, Graph
@@ -122,11 +123,10 @@ def _noise_table(parity: Mapping[str, Any]) -> Table:
 
 def _plan_sections(bundle: Bundle) -> list[Section]:
     """One per graph, the main one first."""
-    *small, main = bundle.graphs
-    sections = [_plan_section("What was folded", bundle.manifest["plan"], _taken(main))]
-    for graph in small:
+    sections = [_plan_section("What was folded", bundle.manifest["plan"], _taken(bundle.graphs[-1]))]
+    for graph, larger in pairwise(bundle.graphs):
         plan = bundle.of_graph(graph).manifest["plan"]
-        sections.append(_plan_section(f"In {graph.stem}.*, for batches below {main.from_batch}", plan, _taken(graph)))
+        sections.append(_plan_section(f"In {graph.stem}.*, for batches below {larger.from_batch}", plan, _taken(graph)))
     return sections
 
 
@@ -176,10 +176,14 @@ def _layer_times_table(tuning: Mapping[str, Any]) -> Table:
 
 
 def _switch_table(tuning: Mapping[str, Any]) -> Table:
-    rows = [("main graph at batch", batch, *_speed_cells(speed)) for batch, speed in tuning["crossover"].items()]
+    rows = [
+        (f"{name}, at batch", batch, *_speed_cells(speed))
+        for name, seen in tuning["crossover"].items()
+        for batch, speed in seen.items()
+    ]
     rows += [("images at a time", size, *_speed_cells(speed)) for size, speed in tuning["chunks"].items()]
     names = ("what", "value", *_SPEED)
-    return Table("Where the main graph begins, beside the small one; and the size of pieces", names, rows, names[1:])
+    return Table("Where a graph begins, beside the one before it; and the size of pieces", names, rows, names[1:])
 
 
 def _plan_section(title: str, plan: Mapping[str, Any], text: list[str]) -> Section:

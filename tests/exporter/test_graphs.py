@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from dyx.bundle import Bundle, Graph
 from dyx.exporter import graphs
 from dyx.exporter.graphs import CHUNK_BYTES, WORTH, PlannedGraph, plan_graphs, price_s
 from dyx.exporter.plan import make_plan
-from dyx.exporter.rule import FLOAT_BYTES, MACHINES, STATIC, Offer, Site, Target
+from dyx.exporter.rule import FLOAT_BYTES, MACHINES, STATIC, Machine, Offer, Site, Target
 from dyx.exporter.rules import RULES
 
 LARGE = 512
@@ -63,6 +64,44 @@ def test_one_graph_is_enough(
     (alone,) = plan_graphs(sites, Target(**target), requested, single=single)
     assert (alone.graph.stem, alone.graph.from_batch) == ("model", 1)
     assert alone.plan.to_json() == make_plan(sites, Target(**target), requested).to_json()
+
+
+@pytest.fixture
+def three(sites: Sequence[Site], monkeypatch: pytest.MonkeyPatch) -> tuple[PlannedGraph, ...]:
+    """On a machine where arithmetic is dearer beside memory, and where a graph is cheap to have."""
+    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(62e9, 14e9))
+    monkeypatch.setattr(graphs, "WORTH", 0.95)
+    return plan_graphs(sites, Target(), single=False)
+
+
+def test_a_third_graph_is_planned_for_what_lies_between(sites: Sequence[Site], three: tuple[PlannedGraph, ...]) -> None:
+    small, medium, main = three
+    assert [each.graph.stem for each in three] == ["small", "medium", "model"]
+    assert small.graph.from_batch == 1 < medium.graph.from_batch < main.graph.from_batch < LARGE
+    assert small.plan.target.tune_batch < medium.plan.target.tune_batch < main.plan.target.tune_batch == LARGE
+    assert "gathered" in medium.plan.decisions[-1].offer.form and "gathered" not in main.plan.decisions[-1].offer.form
+    assert (small.graph.chunk, medium.graph.chunk) == (None, None) and main.graph.chunk is not None
+
+
+def test_each_graph_begins_where_it_is_not_dearer(sites: Sequence[Site], three: tuple[PlannedGraph, ...]) -> None:
+    for smaller, larger in pairwise(three):
+        start = larger.graph.from_batch
+        assert price_s(larger.plan, sites, start) <= price_s(smaller.plan, sites, start)
+        assert price_s(larger.plan, sites, start // 2) > price_s(smaller.plan, sites, start // 2)
+
+
+def test_a_third_graph_must_be_worth_it_beside_two(
+    sites: Sequence[Site], three: tuple[PlannedGraph, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, medium, main = three
+    batches = [2**power for power in range(9)]
+    share = min(
+        price_s(medium.plan, sites, batch) / min(price_s(other.plan, sites, batch) for other in (small, main))
+        for batch in batches
+    )
+    for worth, wanted in ((share * 1.001, 3), (share * 0.999, 2)):
+        monkeypatch.setattr(graphs, "WORTH", worth)
+        assert len(plan_graphs(sites, Target(), single=False)) == wanted
 
 
 def test_nothing_to_fold_is_nothing_to_fold_twice() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,16 @@ def rules_of(plan: Mapping[str, Any]) -> dict[str, str]:
 def test_what_was_chosen_is_what_was_measured(bundle: Bundle) -> None:
     tuning = bundle.manifest["tuning"]
     chosen, candidates = tuning["chosen"], tuning["candidates"]
-    assert rules_of(bundle.manifest["plan"]) == candidates[chosen["main"]]
-    main = bundle.graphs[-1]
-    assert (main.from_batch, main.chunk) == (chosen["from_batch"], chosen["chunk"])
-    assert (len(bundle.graphs) == 2) == (chosen["small"] is not None)
-    if chosen["small"]:
-        small = bundle.of_graph(bundle.graphs[0]).manifest["plan"]
-        assert rules_of(small) == candidates[chosen["small"]]
+    assert len(chosen) == len(bundle.graphs)
+    for graph, told in zip(bundle.graphs, chosen, strict=True):
+        assert {key: told[key] for key in ("stem", "from_batch", "chunk")} == asdict(graph)
+        assert rules_of(bundle.of_graph(graph).manifest["plan"]) == candidates[told["candidate"]]
+    assert rules_of(bundle.manifest["plan"]) == candidates[chosen[-1]["candidate"]]
     assert [each.batch for each in tuned_batches(tuning)] == [1, 64]
+    by_stem = {told["stem"]: told["candidate"] for told in chosen}
+    assert [each.candidate for each in tuned_batches(tuning)] == [
+        by_stem[bundle.graph_for(batch).stem] for batch in (1, 64)
+    ]
 
 
 def test_every_strategy_took_part_at_every_batch_size(bundle: Bundle) -> None:
@@ -107,6 +110,31 @@ def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (each,) = tuned_batches(found.manifest["tuning"])
     assert (each.candidate, each.ratio) == ("mix-outputs for 64", 2.0)
     assert rules_of(found.manifest["plan"])["features.2"] == "dyconv/mix-outputs"
+
+
+def test_three_graphs_where_three_candidates_measure_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is told: another strategy is fastest at each batch size, and still so one size further on."""
+    fastest = {1: "mix-outputs", 8: "mix-inputs", 64: "winograd"}
+
+    def told(comparison: compare.Comparison) -> dict[str, Speed]:
+        batch = comparison.settings.batch
+        strategy = fastest[max(size for size in fastest if size <= batch)]
+        return {
+            row.name: Speed(200, 2.0, 1.9, 2.1) if row.name.startswith(strategy) else Speed(100, 0.5, 0.4, 0.6)
+            for row in comparison.rows
+        }
+
+    monkeypatch.setattr(tune, "speeds", told)
+    monkeypatch.setattr("dyx.exporter.candidates.HOPELESS", 1e9)
+    found = tuned(tmp_path / "x", tune_batch=(1, 8, 64))
+    assert [(graph.stem, graph.from_batch) for graph in found.graphs] == [("small", 1), ("medium", 8), ("model", 64)]
+    rules = [rules_of(found.of_graph(graph).manifest["plan"])["features.2"] for graph in found.graphs]
+    assert rules == ["dyconv/mix-outputs", "dyconv/mix-inputs", "dyconv/winograd"]
+    assert [each.candidate.split()[0] for each in tuned_batches(found.manifest["tuning"])] == list(fastest.values())
+    assert {path.name for path in found.path.glob("*.onnx")} == {"small.onnx", "medium.onnx", "model.onnx"}
+    report = check(read_bundle(found.path), backends=("onnxruntime",))
+    assert report.passed
+    assert {verdict.artifact for verdict in report.parity.verdicts} == {"onnx", "onnx medium", "onnx small"}
 
 
 @pytest.mark.slow
@@ -167,7 +195,8 @@ def test_only_what_is_sure_counts_as_faster(speed: Speed, gain: float) -> None:
     ("options", "usual", "batches"),
     [
         ({}, 512, (512,)),
-        ({"tune": True}, 512, (1, 64, 512)),
+        ({"tune": True}, 512, (1, 8, 64, 512)),
+        ({"tune": True}, 32, (1, 8, 32)),
         ({"tune": True}, 8, (1, 8)),
         ({"tune": True, "tune_batch": (64, 1, 64)}, 8, (1, 64)),
         ({"tune_batch": 2}, 512, (2,)),
