@@ -20,6 +20,7 @@ slow: $(READY) ## The slow tests alone.
 
 bench: $(READY) ## The recorded benchmarks, then the pages made from them: many hours, on a quiet machine.
 	$(BIN)/python benchmarks/as_fast_as_plain.py
+	$(BIN)/python benchmarks/beside_eager.py
 	$(BIN)/python benchmarks/gates.py
 	$(BIN)/python benchmarks/against_frozen.py
 	$(BIN)/python benchmarks/kw_beside_dy.py

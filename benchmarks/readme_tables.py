@@ -74,16 +74,23 @@ def dynamic() -> str:
     return table("batch: alexnet-dy ÷ alexnet-bn", rows)
 
 
-def beside(name: str, batch: int) -> list[str]:
-    """alexnet-dy ÷ another contender of the same run, on each backend; "–" where that took no part."""
-    record = Comparison.from_json(record_of(f"alexnet-dy-cpu-{batch}.json"))
+def beside(name: str, batch: int, folder: str = "") -> list[str]:
+    """alexnet-dy ÷ another contender of the same run, on each backend; "–" where that took no part.
+
+    As the inverse of the other's ratio to alexnet-dy: a slow reference takes few turns, and those alone are paired.
+    """
+    record = Comparison.from_json(record_of(f"{folder}alexnet-dy-cpu-{batch}.json"))
     sides = [
-        replace(seen, contender=replace(seen.contender, baseline=_called(seen.contender) == name))
+        replace(seen, contender=replace(seen.contender, baseline=_called(seen.contender) == "alexnet-dy"))
         for seen in record.measurements
     ]
-    rows = replace(record, measurements=tuple(sides)).rows
-    found = {row.backend: row.ratio for row in rows if row.name == "alexnet-dy"}
-    return ["–" if (one := found.get(backend)) is None else told(one.value, one.low, one.high) for backend in BACKENDS]
+    turned = replace(record, measurements=tuple(sides))
+    seen = {
+        side.contender.group: row.ratio
+        for side, row in zip(turned.measurements, turned.rows, strict=True)
+        if _called(side.contender) == name
+    }
+    return ["–" if (one := seen.get(at)) is None else told(1 / one.value, 1 / one.high, 1 / one.low) for at in BACKENDS]
 
 
 def _called(contender: Contender) -> str:
@@ -91,16 +98,17 @@ def _called(contender: Contender) -> str:
     return EAGER if contender.backend == "paddle-eager" else contender.name
 
 
-def peak(batch: int) -> list[str]:
+def peak(batch: int, folder: str = "") -> list[str]:
     """How much of the machine's matrix product alexnet-dy reaches, by the arithmetic that it really does."""
-    rows = [row for row in rows_of(f"alexnet-dy-cpu-{batch}.json") if row["name"] == "alexnet-dy"]
+    rows = [row for row in rows_of(f"{folder}alexnet-dy-cpu-{batch}.json") if row["name"] == "alexnet-dy"]
     shares = {row["backend"]: row["peak_share"] for row in rows}
     return [f"{shares[backend]:.0%}" for backend in BACKENDS]
 
 
-def memory(batch: int) -> list[str]:
+def memory(batch: int, folder: str = "") -> list[str]:
     """Peak memory of alexnet-dy's process ÷ that of alexnet-bn's."""
-    peaks = {(row["name"], row["backend"]): row["peak_bytes"] for row in rows_of(f"alexnet-dy-cpu-{batch}.json")}
+    rows = rows_of(f"{folder}alexnet-dy-cpu-{batch}.json")
+    peaks = {(row["name"], row["backend"]): row["peak_bytes"] for row in rows}
     return [f"{peaks['alexnet-dy', backend] / peaks['alexnet-bn', backend]:.2f}" for backend in BACKENDS]
 
 
@@ -120,6 +128,20 @@ def speed() -> str:
     return table("alexnet-dy ÷", rows)
 
 
+def avx2() -> str:
+    """The same on cores without AVX-512; the eager network in turns with every backend."""
+    rows = [(f"{name}, batch {batch}", beside(name, batch, AVX2)) for name in PEERS for batch in PEERS[name]]
+    rows = [(name, cells) for name, cells in rows if not name.startswith(EAGER)]
+    for batch in PEERS[EAGER]:
+        file = f"{AVX2}alexnet-dy-beside-eager-cpu-{batch}.json"
+        rows.append((f"{EAGER}, batch {batch}", [ratio(file, "alexnet-dy", backend) for backend in BACKENDS]))
+    rows += [(f"share of the matrix product's speed, batch {batch}", peak(batch, AVX2)) for batch in (64, 512)]
+    rows += [("peak memory of alexnet-bn, batch 512", memory(512, AVX2))]
+    return table("alexnet-dy ÷", rows)
+
+
+AVX2 = "avx2/"
+"""Folder of the records of a machine without AVX-512."""
 PEERS = {
     "alexnet-bn": BATCHES,
     "alexnet-bn (rewritten)": BATCHES,
@@ -162,7 +184,7 @@ def _place(stem: str) -> tuple[str, str, int] | None:
 
 PAGES = {
     ROOT / "README.md": {"dynamic": dynamic, "others": others},
-    ROOT / "docs" / "speed.md": {"speed": speed, "backbones": backbones, "tuned": tuned},
+    ROOT / "docs" / "speed.md": {"speed": speed, "avx2": avx2, "backbones": backbones, "tuned": tuned},
 }
 
 

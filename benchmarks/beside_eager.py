@@ -1,0 +1,48 @@
+"""alexnet-dy as dyx exports it, on every backend, beside the same network in eager Paddle, all in turns.
+
+    python benchmarks/beside_eager.py [--batch 8 64] [--seconds 6]
+
+Writes benchmarks/results/alexnet-dy-beside-eager-cpu-<batch>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from zoo import RESULTS, bundle_of, tell_on_stdout
+
+from dyx.bench import Contender, bench
+from dyx.bench.report import tabulate
+from dyx.console import stdout
+from dyx.lineup import EAGER, Where, line_up
+
+NETWORK = "alexnet-dy"
+
+
+def contenders() -> list[Contender]:
+    """The network on every backend and in eager mode, which is the baseline: one group."""
+    found = line_up([bundle_of(NETWORK).path], None, Where(device="cpu"), print).contenders
+    return [
+        replace(one, group=NETWORK, baseline=one.backend == EAGER, reference=False)
+        for one in found
+        if one.name == NETWORK
+    ]
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, nargs="*", default=[8, 64])
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    for batch in options.batch:
+        found = bench(contenders(), batch=batch, seconds=options.seconds, progress=tell_on_stdout())
+        found.save(options.out / f"{NETWORK}-beside-eager-cpu-{batch}.json")
+        stdout().print(tabulate(found))
+
+
+if __name__ == "__main__":
+    main()
