@@ -12,6 +12,7 @@ from dyx.checks import CheckReport
 from dyx.evaluation import Evaluation
 from dyx.parity import Verdict
 from dyx.runtime.runner import Score
+from dyx.tensors import BATCH
 from dyx.tuning import machine_of, tuned_batches
 from dyx.zoo import Model
 
@@ -104,6 +105,17 @@ def _for_smaller_batches(bundle: Bundle) -> list[str]:
     ]
 
 
+def _by_graph(bundle: Bundle) -> str:
+    """Which graph answers which batches, and in what pieces a CPU takes large ones."""
+    if bundle.input.shape[0] != BATCH:
+        return f"{bundle.input.shape[0]} alone"
+    below = [f"{graph.stem}.* below {larger.from_batch}" for graph, larger in pairwise(bundle.graphs)]
+    main = bundle.graphs[-1]
+    rest = f"{main.stem}.* from {main.from_batch} on"
+    pieces = f", {main.chunk} at a time on a CPU" if main.chunk else ""
+    return ", ".join([*below, rest]) + pieces
+
+
 def _how_folded(bundle: Bundle) -> str:
     rules = sorted({site["rule"] for site in bundle.manifest["plan"]["sites"]})
     return f"folded by {', '.join(rules)}" if rules else "as it stands"
@@ -153,6 +165,7 @@ def _facts(bundle: Bundle) -> Table:
             f"{'passed' if manifest['parity']['passed'] else 'missed'}; allowed: {manifest['parity']['applied']}",
         ),
         ("made with", versions),
+        ("batches", _by_graph(bundle)),
         *(("note", escape(note)) for note in manifest.get("notes", ())),
         *(("tuned", line.strip().removeprefix("tuned ")) for line in _tuned(bundle)),
     ]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dyx.bundle import read_bundle
 from dyx.tuning import machine_of, tuned_batches
 
 MODELS = ("alexnet-bn", "alexnet-dy")
@@ -185,9 +186,17 @@ def test_inspect_shows_every_graph(run_dyx: Any, two_graphs: Path) -> None:
     ran = run_dyx("inspect", two_graphs)
     for words in ("model.onnx opset", "small.onnx opset", "model.json", "small.json"):
         assert words in ran.out
+    start = read_bundle(two_graphs).graphs[-1].from_batch
+    assert f"small.* below {start}, model.* from {start} on, 1024 at a time on a CPU" in ran.out
     told = json.loads(run_dyx("inspect", two_graphs, "--json").out)
     macs = {graph["file"]: graph["macs"] for graph in told["graphs"]}
     assert 0 < macs["model.onnx"] < macs["small.onnx"]
+
+
+def test_inspect_tells_of_a_frozen_batch(run_dyx: Any, tmp_path: Path) -> None:
+    asked = ("--shape", "3,7,7", "--batch", 2, "--format", "onnx", "--out", tmp_path / "x")
+    assert run_dyx("export", TWO_GRAPHS, *asked).code == 0
+    assert " batches      2 alone" in run_dyx("inspect", tmp_path / "x").out
 
 
 def test_inspect_shows_everything(run_dyx: Any, dy_bundle: Path) -> None:
