@@ -6,7 +6,7 @@ python benchmarks/readme_tables.py
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -120,7 +120,7 @@ def start(key: str, batch: int) -> list[str]:
 
 def speed() -> str:
     """alexnet-dy beside everything else that was measured with it."""
-    rows = [(f"{name}, batch {batch}", beside(name, batch)) for name in PEERS for batch in PEERS[name]]
+    rows = peers(PEERS)
     rows += [(f"share of the matrix product's speed, batch {batch}", peak(batch)) for batch in (64, 512)]
     rows += [("peak memory of alexnet-bn, batch 512", memory(512))]
     rows += [("to open, s (alexnet-bn)", start("open_s", 1))]
@@ -128,10 +128,14 @@ def speed() -> str:
     return table("alexnet-dy ÷", rows)
 
 
+def peers(names: Iterable[str], folder: str = "") -> list[tuple[str, list[str]]]:
+    """alexnet-dy beside these, a row per batch size."""
+    return [(f"{name}, batch {batch}", beside(name, batch, folder)) for name in names for batch in PEERS[name]]
+
+
 def avx2() -> str:
     """The same on cores without AVX-512; the eager network in turns with every backend."""
-    rows = [(f"{name}, batch {batch}", beside(name, batch, AVX2)) for name in PEERS for batch in PEERS[name]]
-    rows = [(name, cells) for name, cells in rows if not name.startswith(EAGER)]
+    rows = peers([name for name in PEERS if name != EAGER], AVX2)
     for batch in PEERS[EAGER]:
         file = f"{AVX2}alexnet-dy-beside-eager-cpu-{batch}.json"
         rows.append((f"{EAGER}, batch {batch}", [ratio(file, "alexnet-dy", backend) for backend in BACKENDS]))

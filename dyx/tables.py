@@ -86,7 +86,7 @@ def export_summary(bundle: Bundle) -> list[str]:
     verdicts = [Verdict(**entry) for entry in bundle.manifest["parity"]["verdicts"]]
     worst = max(verdict.relative_error for verdict in verdicts)
     batches = ", ".join(str(batch) for batch in sorted({verdict.batch for verdict in verdicts}))
-    rules = sorted({site["rule"] for site in bundle.manifest["plan"]["sites"]})
+    rules = _rules(bundle)
     return [
         f"[bold]{escape(bundle.path)}[/]  {' + '.join(bundle.formats)}, input {escape(bundle.input)}",
         f"folded by {', '.join(rules)}" if rules else "no dynamic layer: exported as it stands",
@@ -100,9 +100,15 @@ def export_summary(bundle: Bundle) -> list[str]:
 def _for_smaller_batches(bundle: Bundle) -> list[str]:
     """What answers smaller batches, where those are graphs of their own."""
     return [
-        f"batches below {larger.from_batch}: {graph.stem}.*, {_how_folded(bundle.of_graph(graph))}"
+        f"batches below {larger.from_batch}: {graph.stem}.*, {f'folded by {rules}' if rules else 'as it stands'}"
         for graph, larger in pairwise(bundle.graphs)
+        for rules in [", ".join(_rules(bundle.of_graph(graph)))]
     ]
+
+
+def _rules(bundle: Bundle) -> list[str]:
+    """The rules that fold its graph."""
+    return sorted({site["rule"] for site in bundle.manifest["plan"]["sites"]})
 
 
 def _by_graph(bundle: Bundle) -> str:
@@ -114,11 +120,6 @@ def _by_graph(bundle: Bundle) -> str:
     rest = f"{main.stem}.* from {main.from_batch} on"
     pieces = f", {main.chunk} at a time on a CPU" if main.chunk else ""
     return ", ".join([*below, rest]) + pieces
-
-
-def _how_folded(bundle: Bundle) -> str:
-    rules = sorted({site["rule"] for site in bundle.manifest["plan"]["sites"]})
-    return f"folded by {', '.join(rules)}" if rules else "as it stands"
 
 
 def _tuned(bundle: Bundle) -> list[str]:
