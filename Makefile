@@ -5,6 +5,8 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# Two tests at a time: most of each is Python on one core, and those that measure must not crowd each other out.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2
 READY := .venv/ready
 
 .PHONY: demo test slow bench check clean
@@ -13,10 +15,10 @@ demo: $(READY) ## Export alexnet-dy and its baseline, check, benchmark at batch 
 	$(BIN)/python examples/01_main_job.py
 
 test: $(READY) ## Every test but the slow ones.
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) --dist loadfile -m "not slow"
 
 slow: $(READY) ## The slow tests alone.
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) --dist load --maxschedchunk 1 -m slow
 
 bench: $(READY) ## The recorded benchmarks, then the pages made from them: many hours, on a quiet machine.
 	$(BIN)/python benchmarks/as_fast_as_plain.py

@@ -14,6 +14,8 @@ from dyx.errors import PackageMissing
 from dyx.paddle_program import PARAMETER, read_program
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+_SMALL_BYTES = 1024
+"""Initialisers up to this size may be shapes, which inference reads."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def onnx_census(bundle: Bundle) -> Census:
     file = bundle.file(ONNX_MODEL)
     model = onnx.load(file, load_external_data=False)
     graph = model.graph
+    _drop_weights(graph)
     ends = (graph.input[0], graph.output[0])
     free_batch = all(value.type.tensor_type.shape.dim[0].HasField("dim_param") for value in ends)
     for value in ends if free_batch else ():
@@ -100,6 +103,13 @@ def onnx_census(bundle: Bundle) -> Census:
         free_batch=free_batch,
         foreign_domains=tuple(sorted({node.domain for node in graph.node} - {"", "ai.onnx"})),
     )
+
+
+def _drop_weights(graph: Any) -> None:
+    """Forget the values of large initialisers: shapes are all that counts, and inference would copy them twice."""
+    for tensor in graph.initializer:
+        if len(tensor.raw_data) > _SMALL_BYTES:
+            tensor.ClearField("raw_data")
 
 
 def _onnx_macs(graph: Any, constants: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ SHARED = HERE.parent.parent / "shared"
 DATA = HERE / "data"
 NOTEBOOK = DATA / "notebook_alexnet.py"
 TWO_GRAPHS = f"{DATA / 'two_graphs.py'}:TwoGraphs"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that press Ctrl-C must hear it, which the processes of pytest-xdist do not."""
+    if hasattr(config, "workerinput"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +109,23 @@ def two_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("two") / "two_graphs"
     dyx.export(TWO_GRAPHS, shape=(3, 7, 7), tune_batch=64, out=out)
     return out
+
+
+@pytest.fixture
+def short_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the usual time: what is chosen is not judged in tests, only that it follows from what was seen."""
+    monkeypatch.setattr("dyx.exporter.trial.SECONDS", 0.2)
+
+
+@pytest.fixture(scope="session")
+def tuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The small network of two graphs, tuned on this machine, made once."""
+    import dyx
+
+    out = tmp_path_factory.mktemp("tuned") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dyx.exporter.trial.SECONDS", 0.2)
+        return dyx.export(TWO_GRAPHS, out=out, shape=(3, 7, 7), formats=("onnx",), tune=True, tune_batch=(1, 64))
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,14 @@ def _write(model: Any, clean: Path, image: TensorSpec, logits: TensorSpec, opset
     model.producer_name, model.doc_string = "dyx", ""
     if model.ByteSize() > _PROTOBUF_LIMIT_BYTES:
         raise ConversionFailed("ONNX export", f"the file would have {model.ByteSize()} bytes, protobuf carries 2 GiB")
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConversionFailed("the ONNX checker", str(error).strip().splitlines()[0]) from error
     if [entry.version for entry in model.opset_import] != [opset]:
         raise ConversionFailed("paddle2onnx", f"it wrote opset {model.opset_import}, not {opset}")
-    onnx.save(model, clean)
+    written = model.SerializeToString()
+    try:
+        onnx.checker.check_model(written, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionFailed("the ONNX checker", str(error).strip().splitlines()[0]) from error
+    clean.write_bytes(written)
 
 
 def _packages() -> tuple[Any, Any]:

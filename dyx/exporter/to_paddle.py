@@ -8,11 +8,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import dyx.exporter.folded
+import dyx.exporter.pixels
+import dyx.zoo
 from dyx.bundle import PADDLE_PARAMETERS, PADDLE_PROGRAM
 from dyx.errors import ConversionFailed
 from dyx.exporter.naming import layers_noted
 from dyx.nn.framework import Layer, paddle
 from dyx.tensors import TensorSpec
+
+_TRACED_AS_THEY_STAND = (dyx.exporter.folded, dyx.exporter.pixels, dyx.zoo)
+"""Nothing here branches on a tensor or asks for the batch size, so Paddle need not rewrite the source of each layer,
+which takes longer than the trace itself. The user's own classes are rewritten as ever."""
 
 
 class _Frozen(Layer):
@@ -42,6 +49,7 @@ def to_paddle(network: Any, image: TensorSpec, folder: Path) -> None:
     spec = paddle.static.InputSpec(shape, image.dtype, image.name)
     frozen = _Frozen(network)
     frozen.eval()
+    paddle.jit.ignore_module(list(_TRACED_AS_THEY_STAND))
     try:
         with contextlib.redirect_stdout(io.StringIO()), _quiet_logs(), layers_noted(network):
             paddle.jit.save(frozen, str(folder / Path(PADDLE_PROGRAM).stem), input_spec=[spec])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,12 @@ from dyx.exporter.trial import Speed
 from dyx.tuning import tuned_batches
 
 TWO_GRAPHS = f"{Path(__file__).parents[1] / 'data' / 'two_graphs.py'}:TwoGraphs"
+FEWER = ("conv/direct",)
+"""Half as many candidates: the static convolution is folded in one way."""
 SHAPE = (3, 7, 7)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def shorter() -> Iterator[None]:
-    """A fifth of the usual time: what is chosen is not judged here, only that it follows from what was seen."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial, "SECONDS", 0.2)
-        yield
+pytestmark = pytest.mark.usefixtures("short_tuning")
 
 
 def tuned(out: Path, **options: Any) -> Bundle:
@@ -40,32 +37,27 @@ def tuned(out: Path, **options: Any) -> Bundle:
     return found
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tuned(tmp_path_factory.mktemp("tuned") / "bundle")
-
-
 def rules_of(plan: Mapping[str, Any]) -> dict[str, str]:
     return {site["path"]: site["rule"] for site in plan["sites"]}
 
 
-def test_what_was_chosen_is_what_was_measured(bundle: Bundle) -> None:
-    tuning = bundle.manifest["tuning"]
+def test_what_was_chosen_is_what_was_measured(tuned_bundle: Bundle) -> None:
+    tuning = tuned_bundle.manifest["tuning"]
     chosen, candidates = tuning["chosen"], tuning["candidates"]
-    assert len(chosen) == len(bundle.graphs)
-    for graph, told in zip(bundle.graphs, chosen, strict=True):
+    assert len(chosen) == len(tuned_bundle.graphs)
+    for graph, told in zip(tuned_bundle.graphs, chosen, strict=True):
         assert {key: told[key] for key in ("stem", "from_batch", "chunk")} == asdict(graph)
-        assert rules_of(bundle.of_graph(graph).manifest["plan"]) == candidates[told["candidate"]]
-    assert rules_of(bundle.manifest["plan"]) == candidates[chosen[-1]["candidate"]]
+        assert rules_of(tuned_bundle.of_graph(graph).manifest["plan"]) == candidates[told["candidate"]]
+    assert rules_of(tuned_bundle.manifest["plan"]) == candidates[chosen[-1]["candidate"]]
     assert [each.batch for each in tuned_batches(tuning)] == [1, 64]
     by_stem = {told["stem"]: told["candidate"] for told in chosen}
     assert [each.candidate for each in tuned_batches(tuning)] == [
-        by_stem[bundle.graph_for(batch).stem] for batch in (1, 64)
+        by_stem[tuned_bundle.graph_for(batch).stem] for batch in (1, 64)
     ]
 
 
-def test_every_strategy_took_part_at_every_batch_size(bundle: Bundle) -> None:
-    tuning = bundle.manifest["tuning"]
+def test_every_strategy_took_part_at_every_batch_size(tuned_bundle: Bundle) -> None:
+    tuning = tuned_bundle.manifest["tuning"]
     assert tuning["batches"] == [1, 64] and not tuning["failed"]
     tried = {rule for name in tuning["tried"]["64"] for rule in tuning["candidates"][name].values()}
     assert tried >= {"dyconv/winograd", "dyconv/mix-outputs", "dyconv/mix-inputs", "dyconv/aggregate-kernel"}
@@ -74,17 +66,17 @@ def test_every_strategy_took_part_at_every_batch_size(bundle: Bundle) -> None:
         assert all(0 < seconds < 1 for seconds in layers["features.2"].values())
 
 
-def test_reasons_are_measured_times(bundle: Bundle) -> None:
-    (site,) = (site for site in bundle.manifest["plan"]["sites"] if site["path"] == "features.2")
+def test_reasons_are_measured_times(tuned_bundle: Bundle) -> None:
+    (site,) = (site for site in tuned_bundle.manifest["plan"]["sites"] if site["path"] == "features.2")
     told = [why for why in site["passed_over"].values() if why.startswith("measured ")]
     assert told and all(" µs per image against " in why and why.endswith("at batch 64") for why in told)
 
 
-def test_the_bundle_is_whole_and_proven(bundle: Bundle) -> None:
-    assert check(read_bundle(bundle.path), backends=("onnxruntime",)).passed
-    names = {path.name for path in bundle.path.iterdir()}
+def test_the_bundle_is_whole_and_proven(tuned_bundle: Bundle) -> None:
+    assert check(read_bundle(tuned_bundle.path), backends=("onnxruntime",)).passed
+    names = {path.name for path in tuned_bundle.path.iterdir()}
     assert names <= {"dyx.json", "samples.npz", "model.onnx", "small.onnx"}, "no candidate is left"
-    environment = bundle.manifest["tuning"]["environment"]
+    environment = tuned_bundle.manifest["tuning"]["environment"]
     assert environment["cpu"]["usable_cores"] == len(os.sched_getaffinity(0)) and "command" not in environment
 
 
@@ -94,8 +86,7 @@ def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     What is measured is told here, not seen: a busy machine may see anything.
     """
     monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e9, 1e15))
-    fold = ("conv/direct",)
-    priced = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=fold)
+    priced = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=FEWER)
     assert {decision.site.path: decision.rule for decision in priced.plan.decisions}["features.2"] == "dyconv/winograd"
 
     def told(comparison: compare.Comparison) -> dict[str, Speed]:
@@ -106,7 +97,7 @@ def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(tune, "speeds", told)
     monkeypatch.setattr("dyx.exporter.candidates.HOPELESS", 1e9)
-    found = tuned(tmp_path / "x", tune_batch=64, fold=fold)
+    found = tuned(tmp_path / "x", tune_batch=64, fold=FEWER)
     (each,) = tuned_batches(found.manifest["tuning"])
     assert (each.candidate, each.ratio) == ("mix-outputs for 64", 2.0)
     assert rules_of(found.manifest["plan"])["features.2"] == "dyconv/mix-outputs"
@@ -155,11 +146,11 @@ def test_a_batch_that_cannot_be_measured_says_so(tmp_path: Path, monkeypatch: py
         return real(contenders, batch=batch, seconds=seconds)
 
     monkeypatch.setattr(trial, "bench", dying)
-    found = tuned(tmp_path / "x")
+    found = tuned(tmp_path / "x", fold=FEWER)
     assert "SIGKILL" in found.manifest["tuning"]["failed"]["64"]
     assert list(found.manifest["tuning"]["speeds"]) == ["1"]
     with pytest.raises(BenchFailed, match="SIGKILL"):
-        tuned(tmp_path / "y", tune_batch=64)
+        tuned(tmp_path / "y", tune_batch=64, fold=FEWER)
     assert not (tmp_path / "y").exists()
 
 
@@ -171,7 +162,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(trial, "bench", stopped)
     with pytest.raises(KeyboardInterrupt):
-        tuned(tmp_path / "x")
+        tuned(tmp_path / "x", fold=FEWER)
     assert not list(tmp_path.iterdir())
 
 
@@ -232,7 +223,7 @@ def test_a_backend_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
         ExportSettings(tune=True, tune_backend="openvino").check()
 
 
-def test_the_manifest_is_plain_json(bundle: Bundle) -> None:
-    told = json.loads((bundle.path / "dyx.json").read_text())["tuning"]
+def test_the_manifest_is_plain_json(tuned_bundle: Bundle) -> None:
+    told = json.loads((tuned_bundle.path / "dyx.json").read_text())["tuning"]
     assert set(told) >= {"backend", "batches", "candidates", "tried", "speeds", "layers", "chosen", "environment"}
     assert tune.PIECES_FROM == 64 and not told["chunks"], "batches up to that are taken whole"

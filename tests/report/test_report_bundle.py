@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import dyx
 from dyx.bundle import Bundle, read_bundle
 from dyx.census import take_census
 from dyx.report.bundle import bundle_report, bundle_sections, verdict
@@ -207,14 +206,6 @@ def test_words_of_a_manifest_are_never_markup(bundle: Bundle, read_whole: Any) -
     assert not seen.count("b")
     assert f"{NASTY}: {NASTY}" in seen.words
     assert seen.words.count(NASTY) >= 5
-
-
-@pytest.fixture(scope="module")
-def tuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    network = f"{Path(__file__).parents[1] / 'data' / 'two_graphs.py'}:TwoGraphs"
-    out = tmp_path_factory.mktemp("tuned") / "bundle"
-    found: Bundle = dyx.export(network, shape=(3, 7, 7), tune=True, tune_batch=(1, 64), formats=("onnx",), out=out)
-    return found
 
 
 def test_a_tuned_bundle_tells_every_candidate_and_every_layer(tuned_bundle: Bundle, read_whole: Any) -> None:
