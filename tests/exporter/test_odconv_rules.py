@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import paddle
 import pytest
 
 import dyx
+from dyx.bundle import PADDLE_PROGRAM
 from dyx.errors import FoldRefused, LayerUnreadable
 from dyx.exporter.algebra import Affine
 from dyx.exporter.apply import default_dtype
@@ -17,7 +19,10 @@ from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.plan import make_plan
 from dyx.exporter.rule import Neighbour, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
+from dyx.exporter.to_paddle import to_paddle
 from dyx.nn.odconv import Head, ODConv2D, OdConvParameters, read_odconv
+from dyx.paddle_program import read_program
+from dyx.tensors import TensorSpec
 
 EXACT = [rule for rule in RULES if rule.kind == "odconv" and not rule.id.endswith("mean-attention")]
 GEOMETRIES: dict[str, dict[str, Any]] = {
@@ -132,6 +137,19 @@ def test_filter_attention_goes_where_there_is_less(side: int) -> None:
     assert static.filters_kernel == (side == 2)
     images = varied(3)
     assert relative(static(paddle.to_tensor(images)).numpy(), definition(parameters, images, None)) < 1e-9
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("side", [2, 40], ids=["filters onto the output", "filters into the kernel"])
+def test_folds_are_traced_without_asking_for_sizes(geometry: str, side: int, tmp_path: Path) -> None:
+    """Layers of dyx are traced as they stand: a size that Paddle does not know there would stop the export."""
+    parameters = read_odconv(layer_of(2, **GEOMETRIES[geometry]))
+    site = site_of(parameters)
+    site = replace(site, output_shape=(parameters.channels_out, side, side))
+    static = folded(site, "odconv/aggregate-kernel").to(dtype="float32")
+    to_paddle(static, TensorSpec("image", "float32", ("batch", 8, 9, 7)), tmp_path)
+    operators = {each.name for each in read_program(tmp_path / PADDLE_PROGRAM)}
+    assert "matmul" in operators and not any("shape" in name for name in operators - {"reshape"})
 
 
 def test_a_depthwise_layer_may_have_filter_attention() -> None:
