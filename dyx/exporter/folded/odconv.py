@@ -128,8 +128,7 @@ class ScaledKernel(Scaled):
         geometry, left = self.matrix.geometry, self.matrix.kernels_left
         kernels = as_factor(mixed(self.weight, kernel), self.kernel_shape)
         if filters is not None and self.filters_kernel:
-            channels = self.kernel_shape[2 if left else 3]
-            kernels = scaled_along(kernels, filters.reshape([0, geometry.groups, channels]), last=not left)
+            kernels = scaled_along(kernels, filters, last=not left)
         y = applied(self.matrix, x, kernels, tap_factors(channel, spatial, geometry))
         return self.add_offset(y if filters is None or self.filters_kernel else y * filters)
 

@@ -155,8 +155,11 @@ def applied(matrix: Rows | Columns, x: Any, kernels: Any, scale: Any = None) -> 
 
 
 def scaled_along(x: Any, scale: Any, *, last: bool) -> Any:
-    """Matrices `(B, g, m, n)` times factors `(B, g, …)` along their last axis, or along the one before."""
-    groups, count = scale.shape[1:]
+    """Matrices `(B, g, m, n)` times `g · n` factors a sample, in any shape, along the last axis; or the one before.
+
+    Sizes are read off the matrices: Paddle knows those, and may not know those of factors.
+    """
+    groups, count = x.shape[1], x.shape[3 if last else 2]
     if last:
         return x * scale.reshape([0, groups, 1, count])
     # In 3-D: Paddle's oneDNN takes fifty times as long for this broadcast of four axes.
