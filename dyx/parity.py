@@ -167,7 +167,7 @@ def _verdict(
     alone: np.ndarray | None,
 ) -> Verdict:
     rows = _arranged(len(references.image), batch)
-    got = alone if alone is not None and batch == 1 else _answers(runner, references, rows, batch)
+    got = _answers(runner, references, rows, batch)
     wanted, kinds = references.logits[rows], references.kind[rows]
     if got.shape != wanted.shape:
         return _failed(artifact, runner.backend, batch, shape_ok=False)
