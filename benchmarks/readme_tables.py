@@ -169,21 +169,23 @@ def backbones() -> str:
 
 
 def tuned() -> str:
-    """What prices chose beside what tuning chose."""
-    rows = []
-    places = {_place(path.stem) for path in (RESULTS / "tuned").glob("*.json")}
-    for network, backend, batch in sorted(place for place in places if place):
-        file = f"tuned/{network}-{backend}-{batch}.json"
-        cells = [ratio(file, network, at) if at == backend else "–" for at in BACKENDS]
-        rows.append((f"`{network}`, {batch}", cells))
-    return table("priced ÷ tuned, network and batch", rows)
+    """What prices chose beside what tuning chose: a row per tuned network."""
+    records = [json.loads(path.read_text()) for path in sorted((RESULTS / "tuned").glob("*.json"))]
+    lines = [_tuned_row(record) for record in records if "candidates" in record]
+    heading = "| priced ÷ tuned | backend | plans measured | tuning kept | " + " | ".join(map(str, BATCHES)) + " |"
+    return "\n".join([heading, f"|{'---|' * (len(BATCHES) + 4)}", *lines])
 
 
-def _place(stem: str) -> tuple[str, str, int] | None:
-    """Network, backend and batch of a record by its name; None for what a tuning itself measured."""
-    network, _, rest = stem.rpartition("-")
-    name, _, backend = network.rpartition("-")
-    return (name, backend, int(rest)) if rest.isdigit() and backend in BACKENDS else None
+def _tuned_row(record: dict[str, Any]) -> str:
+    """A network's ratios; where tuning kept the very graphs there may be none."""
+    network, backend, same = record["model"], record["backend"], record["same_graphs"]
+    files = {batch: f"tuned/{network}-{backend}-{batch}.json" for batch in BATCHES}
+    absent = {batch: "1" if same and batch in record["batches"] else "–" for batch in BATCHES}
+    cells = [
+        ratio(file, network, backend) if (RESULTS / file).is_file() else absent[batch] for batch, file in files.items()
+    ]
+    kept = "the priced graphs" if same else "others"
+    return f"| `{network}` | {backend} | {len(record['candidates'])} | {kept} | {' | '.join(cells)} |"
 
 
 PAGES = {

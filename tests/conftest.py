@@ -6,6 +6,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,19 @@ def two_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def short_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def _briefly() -> Iterator[None]:
     """A fifth of the usual time: what is chosen is not judged in tests, only that it follows from what was seen."""
-    monkeypatch.setattr("dyx.exporter.trial.SECONDS", 0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dyx.exporter.trial.SECONDS", 0.2)
+        yield
+
+
+@pytest.fixture
+def short_tuning() -> Iterator[None]:
+    """Tuning measures briefly."""
+    with _briefly():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -123,8 +133,7 @@ def tuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
     import dyx
 
     out = tmp_path_factory.mktemp("tuned") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dyx.exporter.trial.SECONDS", 0.2)
+    with _briefly():
         return dyx.export(TWO_GRAPHS, out=out, shape=(3, 7, 7), formats=("onnx",), tune=True, tune_batch=(1, 64))
 
 

@@ -23,7 +23,7 @@ from dyx.runtime import BACKEND_FORMATS
 from dyx.runtime.profile import Profile
 
 SECONDS = 1.0
-"""How long each side is measured at the least."""
+"""How long each side is measured at the least, by a workbench made from now on."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Workbench:
     """
 
     def __init__(self, planned: Planned, settings: ExportSettings, scratch: Path, progress: Progress) -> None:
-        self.backend, self._progress = settings.tune_backend, progress
+        self.backend, self.seconds, self._progress = settings.tune_backend, SECONDS, progress
         # Only the format that is run; candidates are not proved, what is chosen of them is.
         self._settings = replace(settings, formats=(BACKEND_FORMATS[self.backend],))
         self._planned, self._scratch = planned, scratch
@@ -105,7 +105,7 @@ class Workbench:
             bundle_contender(bundle, self.backend, device="cpu", name=name, baseline=name == against)
             for name, bundle in sides.items()
         ]
-        return _completed(bench(contenders, batch=batch, seconds=SECONDS))
+        return _completed(bench(contenders, batch=batch, seconds=self.seconds))
 
     def _bundle(self, candidate: Candidate) -> Bundle:
         """The candidate's bundle, built when it is first asked for."""

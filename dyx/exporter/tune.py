@@ -31,7 +31,7 @@ from dyx.exporter.graphs import MOST_GRAPHS, PlannedGraph, named_graphs, usual_c
 from dyx.exporter.plan import Decision, Plan
 from dyx.exporter.planned import Planned
 from dyx.exporter.settings import ExportSettings
-from dyx.exporter.trial import SECONDS, Speed, Workbench, speeds
+from dyx.exporter.trial import Speed, Workbench, speeds
 from dyx.progress import Progress
 
 PIECES_FROM = 64
@@ -183,7 +183,7 @@ class _Tuning:
             "backend": self._bench.backend,
             "device": "cpu",
             "batches": list(self._batches),
-            "seconds": SECONDS,
+            "seconds": self._bench.seconds,
             "candidates": {one.name: one.rules for one in self._candidates},
             "tried": {str(batch): _told(seen) for batch, seen in self._tried.items()},
             "speeds": {str(batch): _told(seen) for batch, seen in self._speeds.items()},

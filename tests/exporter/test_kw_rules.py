@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,29 @@ def test_costs_count_what_the_rules_do() -> None:
     depthwise = one("depthwise")
     aggregate = offers(site_of(depthwise, varied("", depthwise, 1)))["kw/aggregate-kernel"]
     assert (aggregate.cost.macs, aggregate.widest) == (9 * 9 * 8 + (3 + 3) * 3 * 8 * (9 + 2) * 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "floats", "macs"),
+    [
+        ("1x1", 8 * 63 + 16 * 63, 0),
+        ("grouped 1x1", 8 * 63 + 16 * 63, 0),
+        ("linear over rows", 24 * 5 + 12 * 5, 0),
+        ("3x3", 5 * 8 * 63 + 2 * 9 * 8 * 63 + 3 * 16 * 63, 0),
+        ("1x1 strided", 5 * 8 * 63 + 2 * 8 * 20 + 3 * 16 * 20, 0),
+        ("few channels", 3 * 63 + 2 * 48 * 2 + 16 * 2, 48 * 48 * 2),
+    ],
+)
+def test_only_what_is_unfolded_pays_for_it(name: str, floats: int, macs: int) -> None:
+    """Maps are read as they lie, their positions are gathered, or a convolution unfolds a few channels."""
+    layer = one(name)
+    site = site_of(layer, varied(name, layer, 1))
+    parameters = site.layer
+    kernel, mixing = prod(parameters.kernel_shape), parameters.grid.mixtures * parameters.cells.size
+    positions = prod(site.output_shape) // parameters.channels_out
+    cost = offers(site)["kw/aggregate-kernel"].cost
+    assert cost.bytes == 4 * (floats + 2 * kernel)
+    assert cost.macs == mixing + kernel * positions + macs
 
 
 def test_costs_share_the_cells_among_a_batch() -> None:

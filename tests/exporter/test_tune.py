@@ -226,4 +226,5 @@ def test_a_backend_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
 def test_the_manifest_is_plain_json(tuned_bundle: Bundle) -> None:
     told = json.loads((tuned_bundle.path / "dyx.json").read_text())["tuning"]
     assert set(told) >= {"backend", "batches", "candidates", "tried", "speeds", "layers", "chosen", "environment"}
+    assert told["seconds"] == 0.2, "that of `tuned_bundle`"
     assert tune.PIECES_FROM == 64 and not told["chunks"], "batches up to that are taken whole"

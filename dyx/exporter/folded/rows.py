@@ -109,11 +109,15 @@ def matrix_of(
     Kernels are to stand on the left of it where they are the larger factor, or always with columns: runtimes repack
     what stands on the right. Without `channels_out` rows never stand there.
     """
-    narrow = channels <= _NARROW and geometry.groups == 1
-    if narrow or not moves(geometry):
+    if unfolds_by_convolution(geometry, channels) or not moves(geometry):
         return Columns(geometry, channels)
     positions = prod(output_size(geometry, size))
     return Rows(geometry, size, shared, kernels_left=positions < channels_out // geometry.groups)
+
+
+def unfolds_by_convolution(geometry: Geometry, channels: int) -> bool:
+    """Whether a map of so many channels is unfolded by a dense convolution instead of gathering its positions."""
+    return channels <= _NARROW and geometry.groups == 1 and moves(geometry)
 
 
 def lying_for(matrix: Rows | Columns, weight: np.ndarray) -> np.ndarray:

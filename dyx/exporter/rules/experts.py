@@ -27,7 +27,7 @@ import numpy as np
 from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.experts import AggregateKernel, ComputedKernel, MixInputs, MixOutputs
-from dyx.exporter.folded.rows import matrix_of, moves
+from dyx.exporter.folded.rows import matrix_of, moves, unfolds_by_convolution
 from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.winograd import winograd
 
@@ -85,19 +85,36 @@ def convolution_macs(site: Site) -> int:
     return int(prod(site.layer.weight.shape[1:]) * prod(site.output_shape[1:]))
 
 
-def patch_floats(site: Site) -> int:
-    """Of a map's rows or columns: its channels at all taps, for each position of the output; per image."""
+def unfolded_floats(site: Site) -> int:
+    """Of a map's rows or columns, per image: its channels at all taps, for each position of the output.
+
+    Nothing is unfolded where a kernel reads the map as it lies, a linear layer's among them.
+    """
     geometry = site.layer.geometry
+    if not moves(geometry):
+        return prod(site.input_shape)
     return int(site.layer.channels_in * prod(geometry.kernel) * prod(site.output_shape[1:]))
 
 
-def unfolding_floats(site: Site) -> int:
-    """What is moved to make rows or columns of a map, and to read them; per image.
+def unfolding_macs(site: Site) -> int:
+    """Of unfolding a map, per image: none where positions are gathered."""
+    layer = site.layer
+    if not unfolds_by_convolution(layer.geometry, layer.channels_in):
+        return 0
+    return unfolded_floats(site) * int(layer.channels_in * prod(layer.geometry.kernel))
 
-    A map that is to be gathered is turned and padded first. A 1×1 kernel reads it as it lies.
+
+def applying_floats(site: Site) -> int:
+    """What is moved to apply a kernel per sample that is there, per image: the map, its rows or columns, the output.
+
+    A map that is to be gathered is turned and padded first, and the output of rows is turned back.
     """
-    inputs = prod(site.input_shape)
-    return 5 * inputs + 2 * patch_floats(site) if moves(site.layer.geometry) else inputs
+    inputs, outputs, geometry = prod(site.input_shape), prod(site.output_shape), site.layer.geometry
+    if not moves(geometry):
+        return inputs + outputs
+    if unfolds_by_convolution(geometry, site.layer.channels_in):
+        return inputs + 2 * unfolded_floats(site) + outputs
+    return 5 * inputs + 2 * unfolded_floats(site) + 3 * outputs
 
 
 def over_memory(kernel: int, target: Target) -> Refusal | None:
@@ -163,19 +180,17 @@ def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
 
 
 def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
-    layer, kernel, patches = site.layer, prod(site.layer.weight.shape[1:]), patch_floats(site)
-    # Rows give an output that is turned back.
-    written = (3 if moves(layer.geometry) else 1) * prod(site.output_shape)
-    floats = unfolding_floats(site) + written + 2 * kernel + _bias_floats(site)
+    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
+    floats = applying_floats(site) + 2 * kernel + _bias_floats(site)
 
     def build(shared: SharedConstants) -> AggregateKernel:
         mixed, walk = mixture(site), layer.geometry
         matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
         return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk, matrix)
 
-    macs = convolution_macs(site) + layer.weight.size
-    cost = Cost.of_floats(macs, floats, layer.weight.size)
-    return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm, widest=max(kernel, patches))
+    macs = convolution_macs(site) + layer.weight.size + unfolding_macs(site)
+    cost, widest = Cost.of_floats(macs, floats, layer.weight.size), max(kernel, unfolded_floats(site))
+    return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm, widest=widest)
 
 
 def _mean_attention(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:

@@ -47,7 +47,13 @@ from dyx.exporter.folded.kernelwarehouse import (
     StaticLinear,
 )
 from dyx.exporter.rule import Cost, FoldRule, Offer, Refusal, Site, Target
-from dyx.exporter.rules.experts import NOT_CALIBRATED, over_memory
+from dyx.exporter.rules.experts import (
+    NOT_CALIBRATED,
+    applying_floats,
+    over_memory,
+    unfolded_floats,
+    unfolding_macs,
+)
 from dyx.nn.kw_parameters import KwAttention, KwParameters
 from dyx.nn.warehouse import Grid
 
@@ -133,7 +139,7 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
         _cost(layer.grid.mixtures * layer.cells.size + macs, 2 * kernel + floats, site),
         f"{form} per sample from shared cells, batched matmul",
         build,
-        widest=0 if layer.depthwise else max(kernel, _patches(site)),
+        widest=0 if layer.depthwise else max(kernel, unfolded_floats(site)),
     )
 
 
@@ -142,14 +148,7 @@ def _applying(site: Site) -> tuple[int, int]:
     layer: KwParameters = site.layer
     if layer.depthwise:
         return depthwise_work(layer.geometry, site.input_shape, site.output_shape)
-    floats = prod(site.input_shape) + 2 * _patches(site) + 2 * prod(site.output_shape)
-    return prod(layer.kernel_shape) * _positions(site)[1], floats
-
-
-def _patches(site: Site) -> int:
-    """Floats of a map's rows."""
-    layer: KwParameters = site.layer
-    return int(prod(layer.kernel_shape[1:]) * layer.geometry.groups * _positions(site)[1])
+    return prod(layer.kernel_shape) * _positions(site)[1] + unfolding_macs(site), applying_floats(site)
 
 
 def _mix_inputs(site: Site, target: Target) -> Offer | Refusal:

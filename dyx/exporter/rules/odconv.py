@@ -28,16 +28,17 @@ from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.depthwise import depthwise_work
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledDepthwise, ScaledKernel, ScaledMixture
-from dyx.exporter.folded.rows import matrix_of, moves
+from dyx.exporter.folded.rows import matrix_of
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
+    applying_floats,
     convolution_macs,
     not_planar,
     over_memory,
-    patch_floats,
     static_cost,
-    unfolding_floats,
+    unfolded_floats,
+    unfolding_macs,
 )
 from dyx.nn.odconv import Head, OdConvParameters
 
@@ -73,7 +74,7 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     refusal = not_planar(site) or over_memory(kernel, target)
     if refusal:
         return refusal
-    outputs, patches = prod(site.output_shape), patch_floats(site)
+    outputs, unfolded = prod(site.output_shape), unfolded_floats(site)
 
     def build(shared: SharedConstants) -> ScaledKernel | ScaledDepthwise:
         (weight, offset), walk = _experts(site), layer.geometry
@@ -86,11 +87,10 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
         work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
         widest = 0
     else:
-        work, moved = convolution_macs(site), unfolding_floats(site)
-        widest = max(kernel, patches)
-    # Rows give an output that is turned back; the shift of a batch norm reads and writes it once more.
-    written = (5 if moves(layer.geometry) else 3) * outputs
-    floats = moved + 2 * kernel + 2 * min(kernel, patches) + written
+        work, moved = convolution_macs(site) + unfolding_macs(site), applying_floats(site)
+        widest = max(kernel, unfolded)
+    # The shift of a batch norm reads and writes the output once more.
+    floats = moved + 2 * kernel + 2 * min(kernel, unfolded) + 2 * outputs
     cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
     return Offer(cost, "scaled kernel per sample", build, site.norm, widest=widest)
 
