@@ -122,6 +122,9 @@ class Cost:
         """The cost of moving so many floats per image, and so many weights for a batch."""
         return cls(int(macs), int(FLOAT_BYTES * floats), int(FLOAT_BYTES * weights))
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.macs + other.macs, self.bytes + other.bytes, self.weight_bytes + other.weight_bytes)
+
     def bytes_at(self, batch: int) -> float:
         """Moved per image of a batch, weights included."""
         return self.bytes + self.weight_bytes / batch

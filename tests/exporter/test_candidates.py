@@ -43,9 +43,10 @@ def test_what_prices_chose_is_named_by_batch(planned: Planned) -> None:
 
 def test_a_strategy_is_used_wherever_it_is_offered(planned: Planned) -> None:
     found = named(by_strategy(planned, 64, ()))
-    strategies = ("winograd", "direct", "mix-outputs", "mix-inputs", "aggregate-kernel")
+    everywhere = ("mix-outputs", "mix-inputs", "aggregate-kernel", "aggregate-winograd")
+    strategies = ("winograd", "direct", *everywhere)
     assert set(found) == {f"{strategy} for 64" for strategy in strategies}
-    for strategy in ("mix-outputs", "mix-inputs", "aggregate-kernel"):
+    for strategy in everywhere:
         rules = found[f"{strategy} for 64"].rules
         assert [rules[path] for path in DYNAMIC] == [f"dyconv/{strategy}"] * 3
         assert rules[STATIC] == "conv/winograd", "what has no such rule is as priced"

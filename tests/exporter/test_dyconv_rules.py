@@ -45,12 +45,10 @@ NOT_TILED = {
     "grouped strided": "its stride is [2, 2] and its dilation [1, 1]; tiles need 1",
     "depthwise": "it has 8 groups; products between channels would be few",
 }
-"""Why `dyconv/winograd` has no fold for some of them; every other rule folds them all."""
+TILED = ("dyconv/winograd", "dyconv/aggregate-winograd")
+"""They have no fold for some of them, for these reasons; every other rule folds them all."""
 FOLDS = [
-    (rule, geometry)
-    for rule in RULE_IDS
-    for geometry in GEOMETRIES
-    if rule != "dyconv/winograd" or geometry not in NOT_TILED
+    (rule, geometry) for rule in RULE_IDS for geometry in GEOMETRIES if rule not in TILED or geometry not in NOT_TILED
 ]
 
 
@@ -160,11 +158,12 @@ def test_fold_equals_definition(rule: str, geometry: str, with_bias: bool, with_
     assert relative(single(paddle.to_tensor(images.astype("float32"))).numpy(), wanted) < 1e-5
 
 
+@pytest.mark.parametrize("rule", TILED)
 @pytest.mark.parametrize("geometry", NOT_TILED)
-def test_winograd_refuses_what_tiles_are_not_made_for(geometry: str) -> None:
+def test_winograd_refuses_what_tiles_are_not_made_for(geometry: str, rule: str) -> None:
     with pytest.raises(FoldRefused) as caught:
-        folded(make_layer(**GEOMETRIES[geometry]), varied(1), "dyconv/winograd")
-    assert caught.value.refusals == {"dyconv/winograd": NOT_TILED[geometry]}
+        folded(make_layer(**GEOMETRIES[geometry]), varied(1), rule)
+    assert caught.value.refusals == {rule: NOT_TILED[geometry]}
 
 
 @pytest.mark.parametrize("rule", RULE_IDS)
@@ -201,7 +200,8 @@ def test_same_padding_word() -> None:
     site = replace(site_of(layer, images), layer=replace(layer, geometry=replace(layer.geometry, padding="SAME")))
     with default_dtype("float64"):
         answers = {rule.id: rule.offer(site, Target()) for rule in RULES if rule.id in RULE_IDS}
-        assert answers.pop("dyconv/winograd") == Refusal("its padding is 'SAME', not numbers")
+        for rule in TILED:
+            assert answers.pop(rule) == Refusal("its padding is 'SAME', not numbers")
         for offer in answers.values():
             assert isinstance(offer, Offer)
             assert relative(offer.build(SharedConstants())(paddle.to_tensor(images)).numpy(), wanted) < 1e-9
@@ -218,6 +218,8 @@ def test_costs_count_what_the_rules_do() -> None:
         "dyconv/mix-outputs": 2 * (static_conv + 12 * 63),
         "dyconv/mix-inputs": 2 * (static_conv + 8 * 63),
         "dyconv/aggregate-kernel": static_conv + 2 * 12 * 8 * 9,
+        # 5×4 tiles of 4 inputs, 16 products and 2×2 outputs.
+        "dyconv/aggregate-winograd": 2 * 12 * 8 * 9 + 16 * (9 * 8 * 12 + 20 * (16 * 8 + 8 * 12 + 4 * 12)),
         # 9×7 outputs of one tile with 14 products on each axis; one of the two experts is scaled.
         "dyconv/winograd": 196 * 2 * 8 * 12 + 8 * (14 * 7 * 9 + 196 * 7 + 196) + 12 * (196 * 7 + 14 * 7 * 9),
     }

@@ -117,6 +117,7 @@ def test_every_fold_equals_definition(geometry: str, experts: int, norm: bool) -
     site = site_of(parameters, affine)
     offering = [rule.id for rule in EXACT if isinstance(rule.offer(site, Target(tune_batch=8)), Offer)]
     assert "odconv/aggregate-kernel" in offering
+    assert ("odconv/aggregate-winograd" in offering) == (geometry == "3x3")
     for rule in offering:
         static = folded(site, rule)
         for batch in (1, 2, 5):
@@ -129,24 +130,28 @@ def test_every_fold_equals_definition(geometry: str, experts: int, norm: bool) -
         assert relative(single(paddle.to_tensor(images.astype("float32"))).numpy(), wanted) < 1e-5, rule
 
 
+@pytest.mark.parametrize("rule", ["odconv/aggregate-kernel", "odconv/aggregate-winograd"])
 @pytest.mark.parametrize("side", [2, 9], ids=["filters into the kernel", "filters onto the output"])
-def test_filter_attention_goes_where_there_is_less(side: int) -> None:
+def test_filter_attention_goes_where_there_is_less(side: int, rule: str) -> None:
     parameters = read_odconv(layer_of(2, kernel_size=3, padding=1))
     site = replace(site_of(parameters), output_shape=(12, 20, 20) if side == 2 else (12, 2, 2))
-    static = folded(site, "odconv/aggregate-kernel")
+    static = folded(site, rule)
     assert static.filters_kernel == (side == 2)
     images = varied(3)
     assert relative(static(paddle.to_tensor(images)).numpy(), definition(parameters, images, None)) < 1e-9
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize(
+    ("geometry", "rule"),
+    [*((geometry, "odconv/aggregate-kernel") for geometry in GEOMETRIES), ("3x3", "odconv/aggregate-winograd")],
+)
 @pytest.mark.parametrize("side", [2, 40], ids=["filters onto the output", "filters into the kernel"])
-def test_folds_are_traced_without_asking_for_sizes(geometry: str, side: int, tmp_path: Path) -> None:
+def test_folds_are_traced_without_asking_for_sizes(geometry: str, rule: str, side: int, tmp_path: Path) -> None:
     """Layers of dyx are traced as they stand: a size that Paddle does not know there would stop the export."""
     parameters = read_odconv(layer_of(2, **GEOMETRIES[geometry]))
     site = site_of(parameters)
     site = replace(site, output_shape=(parameters.channels_out, side, side))
-    static = folded(site, "odconv/aggregate-kernel").to(dtype="float32")
+    static = folded(site, rule).to(dtype="float32")
     to_paddle(static, TensorSpec("image", "float32", ("batch", 8, 9, 7)), tmp_path)
     operators = {each.name for each in read_program(tmp_path / PADDLE_PROGRAM)}
     assert "matmul" in operators and not any("shape" in name for name in operators - {"reshape"})
@@ -203,6 +208,7 @@ def test_rules_refuse_what_they_do_not_fold() -> None:
         (1, "1x1", "mix-outputs"): "it has 1 expert; this rule folds several",
         (1, "1x1", "mix-inputs"): "it has 1 expert; this rule folds several",
         (4, "1x1", "static"): "it has 4 experts; this rule folds one",
+        **{(k, "1x1", "aggregate-winograd"): "its kernel is [1, 1]; tiles are for squares of 2 to 5" for k in (1, 4)},
         **{(4, "3x3", rule): taps for rule in ("static", "mix-outputs", "mix-inputs")},
     }
     with pytest.raises(FoldRefused, match=r"one kernel per sample takes \d+ MiB at batch 1000000"):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import constant
-from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, kernel_shape, lying_for
+from dyx.exporter.folded.factors import as_factor
+from dyx.exporter.folded.rows import Matrix, applied, kernel_shape, lying_for
 from dyx.nn.attention import Routing
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
@@ -117,7 +118,7 @@ class MixInputs(FoldedExperts):
 
 
 class AggregateKernel(FoldedExperts):
-    """A kernel per sample, mixed by one matmul and applied to rows or columns of the map by a batched matmul.
+    """A kernel per sample, mixed by one matmul and applied to rows, columns or tiles of the map by batched matmuls.
 
     Args:
         routing: What makes the weights, or None.
@@ -125,7 +126,7 @@ class AggregateKernel(FoldedExperts):
         bias: `(K, C_out)` or None.
         offset: `(C_out,)` or None.
         geometry: How the convolution walks.
-        matrix: What makes rows or columns of the map.
+        matrix: What makes rows, columns or tiles of the map.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class AggregateKernel(FoldedExperts):
         bias: np.ndarray | None,
         offset: np.ndarray | None,
         geometry: Geometry,
-        matrix: Rows | Columns,
+        matrix: Matrix,
     ) -> None:
         super().__init__(routing, lying_for(matrix, weight), bias, offset, geometry)
         self.matrix, self.kernel_shape = matrix, kernel_shape(matrix, weight)

@@ -13,7 +13,9 @@ import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
-from dyx.exporter.folded.rows import LinearRows, Rows, as_factor, matrix_of, moves, output_size, tap_table
+from dyx.exporter.folded.factors import as_factor
+from dyx.exporter.folded.rows import LinearRows, Matrix, Rows, moves, output_size, tap_table
+from dyx.exporter.folded.tiles import Tiles
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.kw_parameters import Basis, KwParameters
 
@@ -157,23 +159,25 @@ class MixedKernels(Layer):
 
 
 class KernelPerSample(FoldedCells):
-    """A kernel per sample, applied to rows or columns by a batched matmul.
+    """A kernel per sample, applied to rows, columns or tiles by batched matmuls.
 
     Args:
         layer: As in FoldedCells.
-        size: Spatial size of the input.
+        matrix: What makes rows, columns or tiles of the input.
         shared: Holds the cells.
     """
 
-    def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
+    def __init__(self, layer: KwParameters, matrix: Matrix | LinearRows, shared: SharedConstants) -> None:
         super().__init__(layer)
-        walk, channels = layer.geometry, layer.channels_in
-        self.mixed = MixedKernels(layer, shared)
-        self.matrix = LinearRows() if layer.linear else matrix_of(walk, channels, size, shared)
+        self.mixed, self.matrix = MixedKernels(layer, shared), matrix
+        self.whole = layer.geometry.groups > 1 or (isinstance(matrix, Tiles) and layer.grid.out > 1)
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
-        kernels, matrix = self._kernels(self.mixed(self.attention(x))), self.matrix(x)
+        kernels = self._kernels(self.mixed(self.attention(x)))
+        if isinstance(self.matrix, Tiles):
+            return self.with_bias(self.matrix.applied(x, kernels))
+        matrix = self.matrix(x)
         if self.matrix.by_rows:
             return self.of_rows(paddle.matmul(matrix, kernels), x)
         return self.of_columns(paddle.matmul(kernels, matrix), x)
@@ -181,10 +185,11 @@ class KernelPerSample(FoldedCells):
     def _kernels(self, mixed: Any) -> Any:
         """`(B, blocks, depth, C_out / blocks)`, or transposed where the map comes as columns.
 
-        Blocks are those of the grid; groups where there are several, since blocks and groups may cut across.
+        Blocks are those of the grid; groups where there are several, since blocks and groups may cut across. Tiles
+        take one kernel.
         """
         groups, transposed = self.geometry.groups, not self.matrix.by_rows
-        if groups == 1:
+        if not self.whole:
             return as_factor(mixed, self.mixed.shape, transposed=transposed)
         whole = mixed.reshape(self.mixed.shape).transpose([0, 2, 1, 3])
         split = whole.reshape([0, whole.shape[1], groups, self.channels_out // groups])

@@ -9,8 +9,9 @@ import numpy as np
 
 from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
+from dyx.exporter.folded.factors import as_factor
 from dyx.exporter.folded.gates import logistic
-from dyx.exporter.folded.rows import Columns, Rows, applied, as_factor, kernel_shape, lying_for, scaled_along
+from dyx.exporter.folded.rows import Matrix, applied, kernel_shape, lying_for, scaled_along
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import Head
@@ -96,7 +97,7 @@ class ScaledMixture(Scaled):
 
 
 class ScaledKernel(Scaled):
-    """A kernel per sample, mixed by one matmul and applied to rows or columns by another.
+    """A kernel per sample, mixed by one matmul and applied to rows, columns or tiles by others.
 
     Channel and spatial attention are one factor per tap and input channel, filter attention one per output channel.
     Either goes where there is less to multiply: into the kernel, or onto the map.
@@ -105,7 +106,7 @@ class ScaledKernel(Scaled):
         attention: A FoldedOdAttention.
         weight: `(K, C_out, C_in/g, h, w)`.
         offset: `(C_out,)` or None.
-        matrix: What makes rows or columns of the map.
+        matrix: What makes rows, columns or tiles of the map.
         filters_kernel: Whether the filter attention goes into the kernel.
     """
 
@@ -114,7 +115,7 @@ class ScaledKernel(Scaled):
         attention: Any,
         weight: np.ndarray,
         offset: np.ndarray | None,
-        matrix: Rows | Columns,
+        matrix: Matrix,
         *,
         filters_kernel: bool,
     ) -> None:

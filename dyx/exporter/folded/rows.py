@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
+from dyx.exporter.folded.factors import as_factor, gathered, to_rows
+from dyx.exporter.folded.tiles import Tiles
 from dyx.nn.framework import Layer, paddle
 from dyx.nn.geometry import Geometry
 
@@ -46,8 +48,7 @@ class Rows(Layer):
 
     def forward(self, x: Any) -> Any:
         """`(B, g, H'·W', taps · C/g)` of `(B, C, H, W)`."""
-        channels, *size = x.shape[1:]
-        rows = x.transpose([0, 2, 3, 1]).reshape([-1, 1, prod(size), channels])
+        (channels, *size), rows = x.shape[1:], to_rows(x)
         taps = self._taps(rows, tuple(size)) if self.gathers else rows
         groups, count = self.geometry.groups, prod(self.geometry.kernel)
         if groups == 1:
@@ -57,22 +58,9 @@ class Rows(Layer):
 
     def _taps(self, rows: Any, size: tuple[int, ...]) -> Any:
         """Rows `(B, 1, H'·W'·taps, C)` of rows `(B, 1, H·W, C)`."""
-        if any(self.geometry.padding):
-            rows = paddle.concat([rows, paddle.zeros_like(rows[:, :, :1])], axis=2)
         # The table is a parameter like any other, so it has their dtype.
         table = self.table if size == self.size else paddle.to_tensor(tap_table(self.geometry, size).reshape(-1))
-        return paddle.gather(rows, table.astype("int32"), axis=2)
-
-
-def as_factor(x: Any, shape: list[int], *, transposed: bool = False) -> Any:
-    """A tensor reshaped to three or four axes, and perhaps the last two exchanged, to be a factor of a matmul.
-
-    Paddle's oneDNN copies at a reshape, unless a transpose follows it and a matmul follows that: then both are strides
-    to it. So there always is a transpose; one that changes nothing is gone from the ONNX file. Never for what a
-    convolution gives: its channels may lie in blocks, which those strides would not see, and the answer is wrong.
-    """
-    axes = list(range(len(shape)))
-    return x.reshape(shape).transpose([*axes[:-2], axes[-1], axes[-2]] if transposed else axes)
+        return gathered(rows, table, beyond=any(self.geometry.padding))
 
 
 class Columns(Layer):
@@ -101,6 +89,10 @@ class Columns(Layer):
         return x.reshape([0, groups, channels // groups, prod(size)])
 
 
+Matrix = Rows | Columns | Tiles
+"""What a map becomes for kernels per sample."""
+
+
 def matrix_of(
     geometry: Geometry, channels: int, size: tuple[int, ...], shared: SharedConstants, channels_out: int = 0
 ) -> Rows | Columns:
@@ -120,7 +112,7 @@ def unfolds_by_convolution(geometry: Geometry, channels: int) -> bool:
     return channels <= _NARROW and geometry.groups == 1 and moves(geometry)
 
 
-def lying_for(matrix: Rows | Columns, weight: np.ndarray) -> np.ndarray:
+def lying_for(matrix: Matrix, weight: np.ndarray) -> np.ndarray:
     """Kernels `(K, C_out, C/g, h, w)` as the factors that a matrix wants, flat: `(K, n)`, to be mixed."""
     experts, channels_out, channels_in = weight.shape[:3]
     groups = matrix.geometry.groups
@@ -128,22 +120,24 @@ def lying_for(matrix: Rows | Columns, weight: np.ndarray) -> np.ndarray:
     return split.transpose((0, 1, 2, 4, 3) if matrix.kernels_left else (0, 1, 4, 3, 2)).reshape(experts, -1)
 
 
-def kernel_shape(matrix: Rows | Columns, weight: np.ndarray) -> list[int]:
+def kernel_shape(matrix: Matrix, weight: np.ndarray) -> list[int]:
     """Shape of such kernels once they are mixed, samples first."""
     groups = matrix.geometry.groups
     channels, depth = weight.shape[1] // groups, prod(weight.shape[2:])
     return [-1, groups, *((channels, depth) if matrix.kernels_left else (depth, channels))]
 
 
-def applied(matrix: Rows | Columns, x: Any, kernels: Any, scale: Any = None) -> Any:
+def applied(matrix: Matrix, x: Any, kernels: Any, scale: Any = None) -> Any:
     """The map `(B, C_out, H', W')` that kernels, one per sample, make of a map.
 
     Args:
-        matrix: Makes rows or columns of the map.
+        matrix: Makes rows, columns or tiles of the map.
         x: The map.
         kernels: `(B, g, C_out/g, taps · C/g)` where the matrix wants them on its left, else the last two exchanged.
         scale: A factor for each tap and channel, `(B, g, taps · C/g)`, or None.
     """
+    if isinstance(matrix, Tiles):
+        return matrix.applied(x, kernels if scale is None else scaled_along(kernels, scale, last=False))
     left, size, inputs = matrix.kernels_left, output_size(matrix.geometry, tuple(x.shape[2:])), matrix(x)
     groups, channels = kernels.shape[1], kernels.shape[2 if left else 3]
     if scale is not None and prod(size) < channels:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
-from dyx.exporter.folded.rows import as_factor
+from dyx.exporter.folded.factors import as_factor
 from dyx.exporter.winograd import Axis
 from dyx.nn.framework import Layer, functional, paddle
 

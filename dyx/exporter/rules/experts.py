@@ -9,6 +9,7 @@
   whatever the size of the map; memory for one kernel per sample. For a batch frozen to 1, and ONNX alone, the mixed
   kernel goes into an ordinary convolution instead: Paddle Inference with oneDNN keeps the kernel of its first call for
   all later ones, and answers wrongly from the second image on.
+- `aggregate-winograd`: the same kernel per sample, applied by fewer products in a transform domain; see `tiles.py`.
 - `winograd`: fewer products in a transform domain, with the mixture inside; see `winograd.py`.
 - `mean-attention`: **lossy**. With `ā_k`, the mean of `a_k` over calibration images, in place of `a_k` the kernel
   `Σ_k ā_k W_k` and the bias `Σ_k ā_k b_k + t` are constants of a static convolution.
@@ -28,11 +29,11 @@ from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.experts import AggregateKernel, ComputedKernel, MixInputs, MixOutputs
 from dyx.exporter.folded.rows import matrix_of, moves, unfolds_by_convolution
-from dyx.exporter.rule import FLOAT_BYTES, MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.folded.tiles import Tiles
+from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rules.memory import over_memory
+from dyx.exporter.rules.tiles import in_tiles
 from dyx.exporter.rules.winograd import winograd
-
-KERNELS_LIMIT_BYTES = 2**30
-"""How much memory one layer's per-sample kernels may take at the batch planned for."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def expert_rules(kind: str, mixture: Callable[[Site], Mixture], *, competing: bo
         "mix-outputs": _mix_outputs,
         "mix-inputs": _mix_inputs,
         "aggregate-kernel": _aggregate_kernel,
+        "aggregate-winograd": _aggregate_winograd,
         "winograd": partial(winograd, competing=competing),
         MEAN_ATTENTION: _mean_attention,
     }
@@ -115,18 +117,6 @@ def applying_floats(site: Site) -> int:
     if unfolds_by_convolution(geometry, site.layer.channels_in):
         return inputs + 2 * unfolded_floats(site) + outputs
     return 5 * inputs + 2 * unfolded_floats(site) + 3 * outputs
-
-
-def over_memory(kernel: int, target: Target) -> Refusal | None:
-    """A refusal of per-sample kernels of this many floats that do not fit in memory at the batch planned for."""
-    memory = target.priced_batch * kernel * FLOAT_BYTES
-    if memory <= KERNELS_LIMIT_BYTES:
-        return None
-    mib, limit = memory // 2**20, KERNELS_LIMIT_BYTES // 2**20
-    return Refusal(
-        f"one kernel per sample takes {mib} MiB at batch {target.priced_batch}, over {limit} MiB",
-        "a smaller --tune-batch plans for less memory; the exported batch stays free",
-    )
 
 
 def _bias_floats(site: Site) -> int:
@@ -191,6 +181,17 @@ def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixtur
     macs = convolution_macs(site) + layer.weight.size + unfolding_macs(site)
     cost, widest = Cost.of_floats(macs, floats, layer.weight.size), max(kernel, unfolded_floats(site))
     return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm, widest=widest)
+
+
+def _aggregate_winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:
+    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
+
+    def build(_: SharedConstants, tiles: Tiles) -> AggregateKernel:
+        mixed = mixture(site)
+        return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, layer.geometry, tiles)
+
+    mixing = Cost.of_floats(layer.weight.size, kernel + _bias_floats(site), layer.weight.size)
+    return in_tiles(site, target, mixing, build, site.norm)
 
 
 def _mean_attention(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:

@@ -15,6 +15,7 @@ Ways to compute the mixture:
 - `aggregate-kernel`: the definition, `W = α E` and then `W * x`, as two matmuls with im2col between them, so that the
   batch stays free. Arithmetic: the static convolution, plus m·n·cell to mix, whatever the size of the map. The cells
   are stored once for all layers that share them.
+- `aggregate-winograd`: the same kernel, applied by fewer products in a transform domain; see `tiles.py`.
 - `mix-inputs`: sums over s and i before those over cells, `y_o = Σ_j E_j (Σ_si α_soi,j x_si)`: inputs are mixed, and
   the cells are one constant matrix. Arithmetic: n / (S · I) × the static convolution, plus n·m·C_in/I per position.
 - `experts-first`: sums over cells first, `y_o = Σ_s shift_s(Σ_ij α_soi,j E_j x_i)`: each cell is a static 1×1
@@ -46,14 +47,17 @@ from dyx.exporter.folded.kernelwarehouse import (
     MixedTaps,
     StaticLinear,
 )
+from dyx.exporter.folded.rows import LinearRows, matrix_of
+from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
     applying_floats,
-    over_memory,
     unfolded_floats,
     unfolding_macs,
 )
+from dyx.exporter.rules.memory import over_memory
+from dyx.exporter.rules.tiles import in_tiles
 from dyx.nn.kw_parameters import KwAttention, KwParameters
 from dyx.nn.warehouse import Grid
 
@@ -132,7 +136,9 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     def build(shared: SharedConstants) -> FoldedCells:
         if layer.depthwise:
             return DepthwiseKernelPerSample(_folded(layer), shared)
-        return KernelPerSample(_folded(layer), _size(site), shared)
+        walk = layer.geometry
+        matrix = LinearRows() if layer.linear else matrix_of(walk, layer.channels_in, _size(site), shared)
+        return KernelPerSample(_folded(layer), matrix, shared)
 
     form = "depthwise kernel" if layer.depthwise else "kernel"
     return over_memory(kernel, target) or Offer(
@@ -141,6 +147,17 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
         build,
         widest=0 if layer.depthwise else max(kernel, unfolded_floats(site)),
     )
+
+
+def _aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
+    layer: KwParameters = site.layer
+    # Blocks of several outputs are put together to one kernel.
+    kernel = prod(layer.kernel_shape) * (3 if layer.grid.out > 1 else 1)
+
+    def build(shared: SharedConstants, tiles: Tiles) -> KernelPerSample:
+        return KernelPerSample(_folded(layer), tiles, shared)
+
+    return in_tiles(site, target, _cost(layer.grid.mixtures * layer.cells.size, kernel, site), build)
 
 
 def _applying(site: Site) -> tuple[int, int]:
@@ -218,6 +235,7 @@ def _cost(macs: int, floats: int, site: Site) -> Cost:
 
 RULES = (
     _rule("aggregate-kernel", _aggregate_kernel),
+    _rule("aggregate-winograd", _aggregate_winograd),
     _rule("mix-inputs", _mix_inputs),
     _rule("experts-first", _experts_first),
     _rule("mean-attention", _mean_attention),

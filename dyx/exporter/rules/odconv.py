@@ -8,6 +8,7 @@ after the filter attention, as one static bias.
   unfolded input; f scales its output axis, or the output, whichever is smaller. The kernel of each sample meets the
   unfolded input in a batched matmul; a depthwise one mixes shifted copies. Arithmetic: 1 × the static convolution, plus
   mixing K kernels per sample.
+- `odconv/aggregate-winograd`: the same kernel, scaled along all its axes, applied by fewer products; see `tiles.py`.
 - `odconv/mix-outputs`, `odconv/mix-inputs`: a 1×1 kernel has no spatial attention, and what is left between the
   two scalings is a mixture of static convolutions, as told in `experts.py`.
 - `odconv/static`: of a single 1×1 expert nothing is left to mix: a static convolution between two scalings.
@@ -29,17 +30,19 @@ from dyx.exporter.folded.depthwise import depthwise_work
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledDepthwise, ScaledKernel, ScaledMixture
 from dyx.exporter.folded.rows import matrix_of
+from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
     applying_floats,
     convolution_macs,
     not_planar,
-    over_memory,
     static_cost,
     unfolded_floats,
     unfolding_macs,
 )
+from dyx.exporter.rules.memory import over_memory
+from dyx.exporter.rules.tiles import in_tiles
 from dyx.nn.odconv import Head, OdConvParameters
 
 
@@ -93,6 +96,21 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     floats = moved + 2 * kernel + 2 * min(kernel, unfolded) + 2 * outputs
     cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
     return Offer(cost, "scaled kernel per sample", build, site.norm, widest=widest)
+
+
+def aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
+    """The same in tiles; all but the filter attention scales the kernel."""
+    layer, kernel, outputs = site.layer, prod(site.layer.weight.shape[1:]), prod(site.output_shape)
+    filters_kernel = kernel < outputs
+
+    def build(_: SharedConstants, tiles: Tiles) -> ScaledKernel:
+        weight, offset = _experts(site)
+        return ScaledKernel(_attention(layer), weight, offset, tiles, filters_kernel=filters_kernel)
+
+    # Mixed and scaled; the filter attention and the shift of a batch norm read and write what they change once more.
+    floats = 3 * kernel + 2 * min(kernel, outputs) + 2 * outputs
+    mixing = Cost.of_floats(layer.weight.size + 2 * kernel, floats, layer.weight.size)
+    return not_planar(site) or in_tiles(site, target, mixing, build, site.norm)
 
 
 def _pointwise(site: Site, *, experts: bool) -> Refusal | None:
@@ -173,5 +191,6 @@ RULES = (
     FoldRule("odconv/mix-outputs", "odconv", mix_outputs),
     FoldRule("odconv/mix-inputs", "odconv", mix_inputs),
     FoldRule("odconv/aggregate-kernel", "odconv", aggregate_kernel),
+    FoldRule("odconv/aggregate-winograd", "odconv", aggregate_winograd),
     FoldRule(f"odconv/{MEAN_ATTENTION}", "odconv", mean_attention),
 )

@@ -42,14 +42,14 @@ def winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture], *, 
         mixture: Reads it when the fold is built.
         competing: Whether weights sum to one.
     """
-    if reason := _misfit(site):
+    if reason := misfit(site):
         return Refusal(reason)
     taps = site.layer.geometry.kernel
     found: list[Tiling] = []
     reason = "no tile is small enough for its kernel"
     for inputs in (inputs for inputs in FACTORS if inputs > max(taps)):
         for tiling in _tilings(site, inputs):
-            wrong = _too_inexact(inputs, max(taps), target) or _too_large(site, tiling)
+            wrong = too_inexact(inputs, max(taps), target) or _too_large(site, tiling)
             reason = wrong or reason
             found += [] if wrong else [tiling]
     if not found:
@@ -85,7 +85,7 @@ def _tilings(site: Site, inputs: int) -> list[Tiling]:
     return [Tiling(axes)] if axes[0].tiles == 1 else [Tiling(axes), Tiling(axes, gathered=True)]
 
 
-def _misfit(site: Site) -> str | None:
+def misfit(site: Site) -> str | None:
     """Why a convolution is none that tiles are made for."""
     geometry = site.layer.geometry
     if set(geometry.stride) | set(geometry.dilation) != {1}:
@@ -108,7 +108,8 @@ def _axes(site: Site, inputs: int) -> tuple[Axis, Axis]:
     return rows, columns
 
 
-def _too_inexact(inputs: int, taps: int, target: Target) -> str | None:
+def too_inexact(inputs: int, taps: int, target: Target) -> str | None:
+    """Why a tile rounds too much for a target's tolerance."""
     error, allowed = rounding_error(inputs, taps), target.tolerance * ERROR_SHARE
     if error <= allowed:
         return None

@@ -1,0 +1,31 @@
+"""Tensors as factors of matmuls, in forms that no runtime copies more often than it must."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dyx.nn.framework import paddle
+
+
+def as_factor(x: Any, shape: list[int], *, transposed: bool = False) -> Any:
+    """A tensor reshaped to three or four axes, and perhaps the last two exchanged, to be a factor of a matmul.
+
+    Paddle's oneDNN copies at a reshape, unless a transpose follows it and a matmul follows that: then both are strides
+    to it. So there always is a transpose; one that changes nothing is gone from the ONNX file. Never for what a
+    convolution gives: its channels may lie in blocks, which those strides would not see, and the answer is wrong.
+    """
+    axes = list(range(len(shape)))
+    return x.reshape(shape).transpose([*axes[:-2], axes[-1], axes[-2]] if transposed else axes)
+
+
+def to_rows(x: Any) -> Any:
+    """A map `(B, C, H, W)` with a position in each row, `(B, 1, H · W, C)`."""
+    channels, height, width = x.shape[1:]
+    return x.transpose([0, 2, 3, 1]).reshape([-1, 1, height * width, channels])
+
+
+def gathered(rows: Any, table: Any, *, beyond: bool) -> Any:
+    """Rows `(B, 1, n, C)` by a table of their numbers, in any order and number; `beyond`: n stands for zeros."""
+    if beyond:
+        rows = paddle.concat([rows, paddle.zeros_like(rows[:, :, :1])], axis=2)
+    return paddle.gather(rows, table.astype("int32"), axis=2)

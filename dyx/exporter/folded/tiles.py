@@ -1,0 +1,100 @@
+"""A map in overlapping tiles, for a kernel per sample: fewer products in a transform domain.
+
+The other fold by tiles, `folded/winograd.py`, keeps all samples of a map beside each other, since they meet the same
+factors. Here each sample has factors of its own, so samples come first, and a gather cuts whole tiles: their transforms
+are then products with one small constant, whatever the map's size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dyx.exporter.folded.constants import SharedConstants
+from dyx.exporter.folded.factors import as_factor, gathered, to_rows
+from dyx.exporter.winograd import tile
+from dyx.nn.framework import Layer, paddle
+from dyx.nn.geometry import Geometry
+
+
+class Tiles(Layer):
+    """Applies a kernel per sample: `y = write · ((kernel · w) ⊙ (read · x))` for each tile of the map.
+
+    Args:
+        geometry: Of a square kernel of stride 1, in one group.
+        inputs: Of a tile along either axis; see `winograd.FACTORS`.
+        size: Of the maps that it will see.
+        shared: Holds the transforms and the tables of positions.
+    """
+
+    by_rows, kernels_left = True, False
+
+    def __init__(self, geometry: Geometry, inputs: int, size: tuple[int, ...], shared: SharedConstants) -> None:
+        super().__init__()
+        part = tile(inputs, geometry.kernel[0])
+        self.geometry = geometry
+        for name in ("read", "kernel", "write"):
+            one = getattr(part, name)
+            # Both axes at once: more products than one after the other, and half as many bytes.
+            self._give(shared, name, np.kron(one, one))
+        cut, place = tables(geometry, inputs, size)
+        self._give(shared, "cut", cut)
+        self._give(shared, "place", place)
+
+    def _give(self, shared: SharedConstants, name: str, array: np.ndarray) -> None:
+        shared.give(self, name, f"{name} of tiles {array.shape} {array.tobytes().hex()}", lambda: array)
+
+    def applied(self, x: Any, kernels: Any) -> Any:
+        """The map `(B, C_out, H', W')` of a map and kernels `(B, 1, taps · C, C_out)`."""
+        points, taps = self.kernel.shape
+        channels, channels_out = x.shape[1], kernels.shape[3]
+        tiles = self.cut.shape[0] // self.read.shape[1]
+        cut = as_factor(gathered(to_rows(x), self.cut, beyond=True), [-1, self.read.shape[1], tiles * channels])
+        read = as_factor(paddle.matmul(self.read, cut), [-1, points, tiles, channels])
+        factors = paddle.matmul(self.kernel, as_factor(kernels, [-1, taps, channels * channels_out]))
+        products = paddle.matmul(read, as_factor(factors, [-1, points, channels, channels_out]))
+        written = paddle.matmul(self.write, as_factor(products, [-1, points, tiles * channels_out]))
+        rows = gathered(written.reshape([-1, 1, self.write.shape[0] * tiles, channels_out]), self.place, beyond=False)
+        height, width = self.output_size(tuple(x.shape[2:]))
+        return rows.transpose([0, 1, 3, 2]).reshape([-1, channels_out, height, width])
+
+    def output_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Spatial size of what it makes of a map."""
+        height, width = (outputs_of(self.geometry, axis, n) for axis, n in enumerate(size))
+        return height, width
+
+
+def outputs_of(geometry: Geometry, axis: int, size: int) -> int:
+    """How many outputs a convolution of stride 1 has along an axis of so many inputs."""
+    return size + 2 * int(geometry.padding[axis]) - geometry.kernel[axis] + 1
+
+
+def tables(geometry: Geometry, inputs: int, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Which positions stand in which tile, and where each output stands in what tiles write.
+
+    Returns:
+        `(n · n · tiles,)`, place in a tile by tile: positions of the map, H · W for zeros beyond it.
+        `(H' · W',)`: places in `(m · m · tiles,)`.
+    """
+    (rows, columns), (height, width) = (_cut(geometry, axis, inputs, n) for axis, n in enumerate(size)), size
+    inside = _pairs((rows >= 0) & (rows < height), (columns >= 0) & (columns < width), np.logical_and)
+    cut = np.where(inside, _pairs(rows * width, columns, np.add), height * width)
+    outputs = inputs + 1 - geometry.kernel[0]
+    down, across = (np.arange(outputs_of(geometry, axis, n)) for axis, n in enumerate(size))
+    in_tile = _pairs((down % outputs)[None] * outputs, (across % outputs)[None], np.add)
+    of_tile = _pairs((down // outputs)[None] * columns.shape[1], (across // outputs)[None], np.add)
+    return cut.reshape(-1), (in_tile * (rows.shape[1] * columns.shape[1]) + of_tile).reshape(-1)
+
+
+def _cut(geometry: Geometry, axis: int, inputs: int, size: int) -> np.ndarray:
+    """`(n, tiles)`: the coordinates that tiles read along an axis."""
+    outputs = inputs + 1 - geometry.kernel[axis]
+    starts = np.arange(-(-outputs_of(geometry, axis, size) // outputs)) * outputs - int(geometry.padding[axis])
+    return np.arange(inputs)[:, None] + starts[None]
+
+
+def _pairs(down: np.ndarray, across: np.ndarray, by: np.ufunc) -> np.ndarray:
+    """`(n, n', tiles, tiles')` of `(n, tiles)` and `(n', tiles')`."""
+    found: np.ndarray = by(down[:, None, :, None], across[None, :, None, :])
+    return found
