@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _GPU_POOL_MB = 256
 _ONEDNN_SHAPES_KEPT = 16
+_SLOW_FUSION = "batch_norm_act_fuse_pass"
+"""What it makes of a batch norm and a ReLU that no convolution takes falls back to a plain kernel: 11 against 4 ms for
+64 channels at 56 × 56 and batch 8."""
 
 
 class PaddleRunner(Runner):
@@ -77,8 +80,14 @@ class PaddleRunner(Runner):
         config.enable_mkldnn()
         config.set_mkldnn_cache_capacity(_ONEDNN_SHAPES_KEPT)
         config.set_cpu_math_library_num_threads(self.threads)
+        config.delete_pass(_SLOW_FUSION)
         kept = keep_freed_memory()
-        return {"onednn": True, "cpu_math_library_num_threads": self.threads, "malloc_keeps_freed_memory": kept}
+        return {
+            "onednn": True,
+            "cpu_math_library_num_threads": self.threads,
+            "without_pass": _SLOW_FUSION,
+            "malloc_keeps_freed_memory": kept,
+        }
 
     def _infer(self, image: np.ndarray) -> np.ndarray:
         self._input.copy_from_cpu(image)

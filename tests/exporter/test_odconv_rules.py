@@ -157,6 +157,24 @@ def test_folds_are_traced_without_asking_for_sizes(geometry: str, rule: str, sid
     assert "matmul" in operators and not any("shape" in name for name in operators - {"reshape"})
 
 
+@pytest.mark.parametrize("experts", [1, 2])
+@pytest.mark.parametrize("rule", ["odconv/aggregate-kernel", "odconv/aggregate-winograd"])
+@pytest.mark.parametrize("side", [2, 40], ids=["filters onto the output", "filters into the kernel"])
+def test_no_product_broadcasts_both_its_sides(experts: int, rule: str, side: int, tmp_path: Path) -> None:
+    """A kernel that is the same for all samples, times factors of a sample: Paddle's oneDNN is slow at that."""
+    parameters = read_odconv(layer_of(experts, kernel_size=3, padding=1))
+    site = replace(site_of(parameters), output_shape=(12, side, side))
+    static = folded(site, rule).to(dtype="float32")
+    to_paddle(static, TensorSpec("image", "float32", ("batch", 8, 9, 7)), tmp_path)
+    operations = read_program(tmp_path / PADDLE_PROGRAM)
+    shapes = {one: shape for each in operations for one, shape in zip(each.outputs, each.shapes, strict=True)}
+    products = [each for each in operations if each.name == "multiply"]
+    assert products
+    for each in products:
+        given = [shapes[one] for one in each.inputs]
+        assert each.shapes[0] in given, f"{given} to {each.shapes[0]}"
+
+
 def test_a_depthwise_layer_may_have_filter_attention() -> None:
     """The official code leaves it out there; a layer of one's own may not."""
     parameters = read_odconv(layer_of(2, **GEOMETRIES["depthwise"]))

@@ -11,7 +11,7 @@ from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
 from dyx.exporter.folded.factors import as_factor
 from dyx.exporter.folded.gates import logistic
-from dyx.exporter.folded.rows import Matrix, applied, kernel_shape, lying_for, scaled_along
+from dyx.exporter.folded.rows import Matrix, applied, kernel_shape, lying_for, scaled_along, scales_kernel
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import Head
@@ -126,12 +126,31 @@ class ScaledKernel(Scaled):
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')`."""
         channel, filters, spatial, kernel = self.attention(x)
-        geometry, left = self.matrix.geometry, self.matrix.kernels_left
-        kernels = as_factor(mixed(self.weight, kernel), self.kernel_shape)
-        if filters is not None and self.filters_kernel:
-            kernels = scaled_along(kernels, filters, last=not left)
-        y = applied(self.matrix, x, kernels, tap_factors(channel, spatial, geometry))
-        return self.add_offset(y if filters is None or self.filters_kernel else y * filters)
+        kernels, scale = as_factor(mixed(self.weight, kernel), self.kernel_shape), None
+        taps = tap_factors(channel, spatial, self.matrix.geometry)
+        inner, outer = (filters, None) if self.filters_kernel else (None, filters)
+        if kernel is None and scales_kernel(self.matrix, x, kernels):
+            kernels = self._scaled_alone(kernels, taps, inner)
+        else:
+            scale = taps
+            if inner is not None:
+                kernels = scaled_along(kernels, inner, last=not self.matrix.kernels_left)
+        y = applied(self.matrix, x, kernels, scale)
+        return self.add_offset(y if outer is None else y * outer)
+
+    def _scaled_alone(self, kernels: Any, taps: Any, filters: Any) -> Any:
+        """A single expert `(1, g, m, n)` times factors of each tap and channel, and of each output where there are any.
+
+        All factors of a sample are made first, as an outer product: Paddle's oneDNN takes fifty times as long for a
+        product of which both sides are broadcast.
+        """
+        groups, rows, columns = self.kernel_shape[1:]
+        depth, count = (columns, rows) if self.matrix.kernels_left else (rows, columns)
+        taps = taps.reshape([-1, groups, depth, 1])
+        # In 2-D: of a matmul of four axes and a batch of one Paddle thinks that its batch is one, too.
+        each = paddle.ones([1, count], taps.dtype) if filters is None else filters.reshape([-1, groups, 1, count])
+        factors = paddle.matmul(taps, each)
+        return kernels * (factors.transpose([0, 1, 3, 2]) if self.matrix.kernels_left else factors)
 
 
 class ScaledDepthwise(Scaled):

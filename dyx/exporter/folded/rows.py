@@ -140,16 +140,22 @@ def applied(matrix: Matrix, x: Any, kernels: Any, scale: Any = None) -> Any:
         return matrix.applied(x, kernels if scale is None else scaled_along(kernels, scale, last=False))
     left, size, inputs = matrix.kernels_left, output_size(matrix.geometry, tuple(x.shape[2:])), matrix(x)
     groups, channels = kernels.shape[1], kernels.shape[2 if left else 3]
-    if scale is not None and prod(size) < channels:
-        inputs = scaled_along(inputs, scale, last=matrix.by_rows)
-    elif scale is not None:
+    if scale is not None and scales_kernel(matrix, x, kernels):
         kernels = scaled_along(kernels, scale, last=left)
+    elif scale is not None:
+        inputs = scaled_along(inputs, scale, last=matrix.by_rows)
     if left:
         y = paddle.matmul(kernels, inputs, transpose_y=matrix.by_rows)
     else:
         y = paddle.matmul(inputs, kernels).transpose([0, 1, 3, 2])
     # With -1 for the batch and not 0: Paddle's oneDNN then takes a transpose before it along.
     return y.reshape([-1, groups * channels, *size])
+
+
+def scales_kernel(matrix: Matrix, x: Any, kernels: Any) -> bool:
+    """Whether factors of taps and channels go into kernels, or onto rows or columns where those are fewer."""
+    channels = kernels.shape[2 if matrix.kernels_left else 3]
+    return isinstance(matrix, Tiles) or prod(output_size(matrix.geometry, tuple(x.shape[2:]))) >= channels
 
 
 def scaled_along(x: Any, scale: Any, *, last: bool) -> Any:
