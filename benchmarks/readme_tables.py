@@ -162,10 +162,29 @@ def others() -> str:
 
 
 def backbones() -> str:
-    """KernelWarehouse beside dynamic convolution of like size."""
-    file = "kw1x-beside-dy4x-resnet18-cpu-8.json"
-    cells = [ratio(file, "kw1x-resnet18", backend) for backend in BACKENDS]
-    return table("batch 8", [("kw1x-resnet18 ÷ dy4x-resnet18", cells)])
+    """KernelWarehouse beside dynamic convolution of like size; backbones beside their batch-frozen exports."""
+    beside_dy, folded = "kw1x-beside-dy4x-resnet18-cpu-8.json", ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
+    rows = [
+        (
+            f"kw1x-resnet18 ÷ dy4x-resnet18, {machine}",
+            [ratio(f"{folder}{beside_dy}", "kw1x-resnet18", at) for at in BACKENDS],
+        )
+        for machine, folder in (("AVX-512, before tiles", ""), ("AVX2", AVX2))
+    ]
+    for name in folded:
+        cells = [ratio(f"{AVX2}{name}-cpu-8.json", name, at) for at in BACKENDS]
+        rows.append((f"{name} ÷ its batch-frozen export, AVX2", cells))
+    return table("batch 8", rows)
+
+
+def tiles() -> str:
+    """Kernels of each sample in tiles beside the same on gathered rows."""
+    files = sorted((RESULTS / "tiles").glob("*.json"))
+    rows = []
+    for file in files:
+        network, _, batch = file.stem.partition("-cpu-")
+        rows.append((f"`{network}`, {batch}", [ratio(f"tiles/{file.name}", network, at) for at in BACKENDS]))
+    return table("in tiles ÷ on rows, network and batch", rows)
 
 
 def tuned() -> str:
@@ -190,7 +209,7 @@ def _tuned_row(record: dict[str, Any]) -> str:
 
 PAGES = {
     ROOT / "README.md": {"dynamic": dynamic, "others": others},
-    ROOT / "docs" / "speed.md": {"speed": speed, "avx2": avx2, "backbones": backbones, "tuned": tuned},
+    ROOT / "docs" / "speed.md": {make.__name__: make for make in (speed, avx2, tuned, backbones, tiles)},
 }
 
 

@@ -1,8 +1,8 @@
 """Paddle's profiler around a predictor: which operation of the optimised program each of its events is.
 
 Its events name kinds of operations, never layers: `onednn_op.fused_conv2d`. They come in the order of the program that
-the predictor's passes left behind, which it can be told to save; there most operations still name their layers, and
-those that were fused take parameters that only one layer has.
+the predictor's passes left behind, which it can be told to save; there most operations still name their layers. Those
+that were fused are told by parameters that only one layer has, or stand behind one that is named.
 """
 
 from __future__ import annotations
@@ -114,14 +114,15 @@ def layers_of_operations(before: Sequence[Operation], optimised: Sequence[Operat
 
 
 def _owners(program: Sequence[Operation]) -> dict[str, tuple[int, str]]:
-    """Name of each parameter → where the first operation that takes it stands, and its layer."""
+    """Name of each parameter of one layer alone → where the first operation that takes it stands, and that layer."""
     names = {each.outputs[0]: each.parameter for each in program if each.name == PARAMETER}
-    found: dict[str, tuple[int, str]] = {}
+    takers: dict[str, dict[str, int]] = {}
     for place, each in enumerate(program):
         for value in each.inputs:
             if value in names and each.layer is not None:
-                found.setdefault(names[value], (place, each.layer))
-    return found
+                takers.setdefault(names[value], {}).setdefault(each.layer, place)
+    alone = {name: layers for name, layers in takers.items() if len(layers) == 1}
+    return {name: (place, layer) for name, layers in alone.items() for layer, place in layers.items()}
 
 
 def _parameters_behind(operation: Operation, makers: Mapping[int, Operation], live: set[int]) -> list[int]:

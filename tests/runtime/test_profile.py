@@ -231,6 +231,23 @@ def test_operations_that_paddle_fused_belong_to_the_first_layer_whose_parameters
     assert layers_of_events(kinds, PROGRAM, OPTIMISED) == ["a", "a", "c", "c"]
 
 
+def test_a_parameter_that_layers_share_tells_of_none() -> None:
+    """A transform of tiles stands once in the file: what takes it belongs to the layer that ran before."""
+    program = [
+        operation(PARAMETER, (), 1, weight="transform"),
+        operation("data", (), 2, ""),
+        *(operation("gather", (2,), 3, "a"), operation("matmul", (1, 3), 4, "a")),
+        *(operation("gather", (4,), 5, "b"), operation("matmul", (1, 5), 6, "b")),
+    ]
+    optimised = [
+        *program[:3],
+        operation("onednn_op.fused_matmul", (1, 3), 4),
+        program[4],
+        operation("onednn_op.fused_matmul", (1, 5), 6),
+    ]
+    assert list(layers_of_operations(program, optimised).values()) == ["a", "a", "b", "b"]
+
+
 def test_events_of_a_paddle_trace() -> None:
     def event(cat: str, name: str, ts: float, dur: float) -> dict[str, Any]:
         return {"cat": cat, "name": f"{name}[{dur} us]", "ts": ts, "dur": dur}
