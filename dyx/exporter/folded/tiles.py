@@ -24,7 +24,7 @@ class Tiles(Layer):
     Args:
         geometry: Of a square kernel of stride 1, in one group.
         inputs: Of a tile along either axis; see `winograd.FACTORS`.
-        size: Of the maps that it will see.
+        size: Of the maps that it will see; others are possible in eager mode, and slower.
         shared: Holds the transforms and the tables of positions.
     """
 
@@ -33,36 +33,36 @@ class Tiles(Layer):
     def __init__(self, geometry: Geometry, inputs: int, size: tuple[int, ...], shared: SharedConstants) -> None:
         super().__init__()
         part = tile(inputs, geometry.kernel[0])
-        self.geometry = geometry
-        for name in ("read", "kernel", "write"):
-            one = getattr(part, name)
-            # Both axes at once: more products than one after the other, and half as many bytes.
-            self._give(shared, name, np.kron(one, one))
+        self.geometry, self.inputs, self.size = geometry, inputs, size
+        key = f"tiles of {inputs} for {geometry.kernel}"
+        # Both axes at once: more products than one after the other, and fewer bytes.
+        shared.give(self, "read", f"read {key}", lambda: np.kron(part.read, part.read))
+        shared.give(self, "kernel", f"kernel {key}", lambda: np.kron(part.kernel, part.kernel))
+        shared.give(self, "write", f"write {key}", lambda: np.kron(part.write, part.write))
         cut, place = tables(geometry, inputs, size)
-        self._give(shared, "cut", cut)
-        self._give(shared, "place", place)
-
-    def _give(self, shared: SharedConstants, name: str, array: np.ndarray) -> None:
-        shared.give(self, name, f"{name} of tiles {array.shape} {array.tobytes().hex()}", lambda: array)
+        shared.give(self, "cut", f"cut {key} {geometry.padding} {size}", lambda: cut)
+        shared.give(self, "place", f"place {key} {geometry.padding} {size}", lambda: place)
 
     def applied(self, x: Any, kernels: Any) -> Any:
         """The map `(B, C_out, H', W')` of a map and kernels `(B, 1, taps · C, C_out)`."""
         points, taps = self.kernel.shape
-        channels, channels_out = x.shape[1], kernels.shape[3]
-        tiles = self.cut.shape[0] // self.read.shape[1]
-        cut = as_factor(gathered(to_rows(x), self.cut, beyond=True), [-1, self.read.shape[1], tiles * channels])
-        read = as_factor(paddle.matmul(self.read, cut), [-1, points, tiles, channels])
+        (channels, *size), channels_out = x.shape[1:], kernels.shape[3]
+        cut, place = self._tables(tuple(size))
+        tiles = cut.shape[0] // self.read.shape[1]
+        inputs = as_factor(gathered(to_rows(x), cut, beyond=True), [-1, self.read.shape[1], tiles * channels])
+        read = as_factor(paddle.matmul(self.read, inputs), [-1, points, tiles, channels])
         factors = paddle.matmul(self.kernel, as_factor(kernels, [-1, taps, channels * channels_out]))
         products = paddle.matmul(read, as_factor(factors, [-1, points, channels, channels_out]))
         written = paddle.matmul(self.write, as_factor(products, [-1, points, tiles * channels_out]))
-        rows = gathered(written.reshape([-1, 1, self.write.shape[0] * tiles, channels_out]), self.place, beyond=False)
-        height, width = self.output_size(tuple(x.shape[2:]))
+        rows = gathered(written.reshape([-1, 1, self.write.shape[0] * tiles, channels_out]), place, beyond=False)
+        height, width = (outputs_of(self.geometry, axis, n) for axis, n in enumerate(size))
         return rows.transpose([0, 1, 3, 2]).reshape([-1, channels_out, height, width])
 
-    def output_size(self, size: tuple[int, ...]) -> tuple[int, int]:
-        """Spatial size of what it makes of a map."""
-        height, width = (outputs_of(self.geometry, axis, n) for axis, n in enumerate(size))
-        return height, width
+    def _tables(self, size: tuple[int, ...]) -> tuple[Any, Any]:
+        if size == self.size:
+            return self.cut, self.place
+        cut, place = tables(self.geometry, self.inputs, size)
+        return paddle.to_tensor(cut), paddle.to_tensor(place)
 
 
 def outputs_of(geometry: Geometry, axis: int, size: int) -> int:
