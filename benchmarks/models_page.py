@@ -29,6 +29,9 @@ Every network that `dyx export` knows by name. This page is written by `python b
 - **× baseline** is the speed relative to the plain network in its place, [95 % interval], float32, seeded weights, each
   pair one interleaved run ({how}). `make bench` writes the records; – where there is none.
 
+Rules and speeds are those of one run over the whole zoo, before dyx had tiles (`*/winograd`, `*/aggregate-winograd`):
+[Speed](speed.md) has newer ones of some.
+
 """
 
 
