@@ -136,13 +136,14 @@ def applied(matrix: Matrix, x: Any, kernels: Any, scale: Any = None) -> Any:
         kernels: `(B, g, C_out/g, taps · C/g)` where the matrix wants them on its left, else the last two exchanged.
         scale: A factor for each tap and channel, `(B, g, taps · C/g)`, or None.
     """
-    if isinstance(matrix, Tiles):
-        return matrix.applied(x, kernels if scale is None else scaled_along(kernels, scale, last=False))
-    left, size, inputs = matrix.kernels_left, output_size(matrix.geometry, tuple(x.shape[2:])), matrix(x)
-    groups, channels = kernels.shape[1], kernels.shape[2 if left else 3]
+    left = matrix.kernels_left
     if scale is not None and scales_kernel(matrix, x, kernels):
-        kernels = scaled_along(kernels, scale, last=left)
-    elif scale is not None:
+        kernels, scale = scaled_along(kernels, scale, last=left), None
+    if isinstance(matrix, Tiles):
+        return matrix.applied(x, kernels)
+    size, inputs = output_size(matrix.geometry, tuple(x.shape[2:])), matrix(x)
+    groups, channels = kernels.shape[1], kernels.shape[2 if left else 3]
+    if scale is not None:
         inputs = scaled_along(inputs, scale, last=matrix.by_rows)
     if left:
         y = paddle.matmul(kernels, inputs, transpose_y=matrix.by_rows)
