@@ -16,6 +16,7 @@ import dyx
 from dyx.errors import FoldRefused
 from dyx.exporter.algebra import Affine
 from dyx.exporter.apply import default_dtype
+from dyx.exporter.folded import kernelwarehouse as folded_kw
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.plan import make_plan
 from dyx.exporter.rule import Neighbour, Offer, Site, Target
@@ -235,6 +236,42 @@ def test_fold_equals_definition(rule: str, name: str) -> None:
     assert relative(single(paddle.to_tensor(images.astype("float32"))), wanted) < 1e-5
 
 
+@pytest.fixture
+def every_cell_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All cells of several inputs get one of zeros, so that small layers show it."""
+    for name, least in {"_LARGE": 1, "_PAGE": 1, "_WIDE": 2}.items():
+        monkeypatch.setattr(folded_kw, name, least)
+
+
+@pytest.mark.usefixtures("every_cell_is_large")
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        *((EXACT[0], name) for name in LAYERS | AGGREGATED if not name.startswith("few channels")),
+        *((IN_TILES, name) for name in TILED),
+    ],
+)
+def test_inputs_of_zeros_change_nothing(rule: str, name: str) -> None:
+    layer = one(name)
+    static = built(site_of(layer, varied(name, layer, 1)), rule)
+    cells = read_kw(layer).cells
+    assert static.mixed.cells.size == cells.size + (cells.size // cells.shape[2] if cells.shape[2] > 1 else 0)
+    for batch in (1, 3):
+        images = varied(name, layer, batch)
+        assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "zeros"), [(256, (3, 4), 256 * 27), (260, (3, 4), 0), (128, (3, 4), 0)], ids=str
+)
+def test_large_cells_of_whole_pages_get_an_input_of_zeros(channels: int, size: tuple[int, int], zeros: int) -> None:
+    layer = Network(spec(channels, channels, padding=1, bias=False), cell_num_ratio=3).layers[0]
+    images = np.random.default_rng(0).standard_normal((2, channels, *size))
+    static = built(site_of(layer, images), EXACT[0])
+    assert static.mixed.cells.size - layer.cells.size == zeros
+    assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
 @pytest.mark.parametrize("options", [QUARTERS, BASIS, {"norm": "layer"}], ids=["cells", "basis", "layer norm"])
 def test_layers_that_share_cells(options: dict[str, Any]) -> None:
     network = Network(spec(padding=1), spec(16, 16, padding=1, stride=2), spec(16, 8, 1), **options)
@@ -429,6 +466,11 @@ def test_every_backend_gives_the_answers_of_float64(rule: str, tmp_path: Path) -
     report = dyx.check(bundle, batches=(1, 3))
     assert not report.faults
     assert [verdict.sentence() for verdict in report.parity.verdicts if not verdict.passed] == []
+
+
+@pytest.mark.usefixtures("every_cell_is_large")
+def test_every_backend_gives_them_with_inputs_of_zeros(tmp_path: Path) -> None:
+    test_every_backend_gives_the_answers_of_float64(EXACT[0], tmp_path)
 
 
 def shared_network() -> Network:
