@@ -25,8 +25,8 @@ _LEAST_SUM = 1e-3
 _LARGE, _PAGE, _WIDE = 65536, 1024, 16
 """In floats, and inputs. Cells as large and wide that are whole pages of 4 KiB get an input of zeros each: mixing reads
 the same place of all cells and writes that of all mixtures, and places whole pages apart share a few lines of each
-cache. 27 cells of 512 × 512 for 72 mixtures took 40 ms on Paddle Inference, and take 20; onnxruntime, which packs them,
-13.9 and 12.8."""
+cache. 27 cells of 512 × 512 for 72 mixtures took 37 ms on Paddle Inference, and take 18; onnxruntime packs them anyhow.
+"""
 
 
 class ContrastAttention(Layer):
