@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ def told(value: float, low: float, high: float) -> str:
 
 
 def ratio(file: str, network: str, backend: str) -> str:
-    """A recorded ratio to the baseline."""
-    found = next(row for row in rows_of(file) if row["name"].split()[0] == network and row["backend"] == backend)
+    """A recorded ratio to the baseline; a dash where that backend was not measured."""
+    rows = (row for row in rows_of(file) if row["name"].split()[0] == network and row["backend"] == backend)
+    found = next(rows, None)
+    if found is None:
+        return "–"
     return told(*(found["ratio"][key] for key in ("value", "low", "high")))
 
 
@@ -166,15 +170,15 @@ def backbones() -> str:
     beside_dy, folded = "kw1x-beside-dy4x-resnet18-cpu-8.json", ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
     rows = [
         (
-            f"kw1x-resnet18 ÷ dy4x-resnet18, {machine}",
+            f"kw1x-resnet18 ÷ dy4x-resnet18, {machine}, 8",
             [ratio(f"{folder}{beside_dy}", "kw1x-resnet18", at) for at in BACKENDS],
         )
         for machine, folder in (("AVX-512, before tiles", ""), ("AVX2", AVX2))
     ]
-    for name in folded:
-        cells = [ratio(f"{AVX2}{name}-cpu-8.json", name, at) for at in BACKENDS]
-        rows.append((f"{name} ÷ its batch-frozen export, AVX2", cells))
-    return table("batch 8", rows)
+    for name, batch in product(folded, (8, 32)):
+        cells = [ratio(f"{AVX2}{name}-cpu-{batch}.json", name, at) for at in BACKENDS]
+        rows.append((f"{name} ÷ its batch-frozen export, AVX2, {batch}", cells))
+    return table("networks, cores and batch", rows)
 
 
 def tiles() -> str:
