@@ -27,5 +27,10 @@ def to_rows(x: Any) -> Any:
 def gathered(rows: Any, table: Any, *, beyond: bool) -> Any:
     """Rows `(B, 1, n, C)` by a table of their numbers, in any order and number; `beyond`: n stands for zeros."""
     if beyond:
-        rows = paddle.concat([rows, paddle.zeros_like(rows[:, :, :1])], axis=2)
+        rows = with_zero(rows, axis=2)
     return paddle.gather(rows, table.astype("int32"), axis=2)
+
+
+def with_zero(x: Any, *, axis: int) -> Any:
+    """A tensor with one place of zeros more at the end of an axis."""
+    return paddle.concat([x, paddle.zeros_like(paddle.slice(x, [axis], [0], [1]))], axis=axis)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
-from dyx.exporter.folded.factors import as_factor
+from dyx.exporter.folded.factors import as_factor, gathered, with_zero
 from dyx.exporter.folded.rows import LinearRows, Matrix, Rows, moves, output_size, tap_table
 from dyx.exporter.folded.tiles import Tiles
 from dyx.nn.framework import Layer, functional, nn, paddle
@@ -26,6 +26,7 @@ _LARGE, _PAGE, _WIDE = 65536, 1024, 16
 """In floats, and inputs. Cells as large and wide that are whole pages of 4 KiB get an input of zeros each: mixing reads
 the same place of all cells and writes that of all mixtures, and places whole pages apart share a few lines of each
 cache. 27 cells of 512 × 512 for 72 mixtures took 37 ms on Paddle Inference, and take 18; onnxruntime packs them anyhow.
+Maps of fewer inputs are unfolded by a convolution, which takes no channel more.
 """
 
 
@@ -169,8 +170,7 @@ class MixedKernels(Layer):
         axis = x.ndim - 1 if self.linear else 1
         before, after = x.shape[1:axis], x.shape[axis + 1 :]
         blocks = x.reshape([-1, *before, x.shape[axis] // self.cell_in, self.cell_in, *after])
-        zeros = paddle.zeros_like(paddle.slice(blocks, [axis + 1], [0], [self.zeros]))
-        wide = paddle.concat([blocks, zeros], axis=axis + 1)
+        wide = with_zero(blocks, axis=axis + 1)
         return wide.reshape([-1, *before, wide.shape[axis] * wide.shape[axis + 1], *after])
 
     def forward(self, alpha: Any) -> Any:
@@ -291,9 +291,8 @@ class CellsFirst(FoldedCells):
 
     def _walk(self, taps: Any, size: tuple[int, ...]) -> Any:
         """Sums `(B, blocks, positions', C_out)` of what taps `(B, blocks, taps · positions, C_out)` give."""
-        taps = paddle.concat([taps, paddle.zeros_like(taps[:, :, :1])], axis=2)
         table = self.table if size == self.size else paddle.to_tensor(self._positions(size))
-        moved, spatial = paddle.gather(taps, table.astype("int32"), axis=2), self.grid.spatial
+        moved, spatial = gathered(taps, table, beyond=True), self.grid.spatial
         return moved.reshape([0, self.grid.out, spatial, moved.shape[2] // spatial, self.cell_out]).sum(2)
 
     def _positions(self, size: tuple[int, ...]) -> np.ndarray:
@@ -322,7 +321,7 @@ class StaticLinear(Layer):
 
 
 def zero_inputs(layer: KwParameters) -> int:
-    """How many inputs of zeros each cell gets; it depends on the cells alone, which other layers share."""
+    """How many inputs of zeros each cell gets, 0 or 1; it depends on the cells alone, which other layers share."""
     size = prod(layer.cells.shape[1:])
     return int(layer.cells.shape[2] >= _WIDE and size >= _LARGE and size % _PAGE == 0)
 
