@@ -255,21 +255,82 @@ def test_inputs_of_zeros_change_nothing(rule: str, name: str) -> None:
     layer = one(name)
     static = built(site_of(layer, varied(name, layer, 1)), rule)
     cells = read_kw(layer).cells
-    assert static.mixed.cells.size == cells.size + (cells.size // cells.shape[2] if cells.shape[2] > 1 else 0)
+    assert static.kernels.mixed.cells.size == cells.size + (cells.size // cells.shape[2] if cells.shape[2] > 1 else 0)
     for batch in (1, 3):
         images = varied(name, layer, batch)
         assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "zeros"), [(256, (3, 4), 256 * 27), (260, (3, 4), 0), (128, (3, 4), 0)], ids=str
+    ("channels", "size", "zeros"), [(256, (6, 8), 256 * 27), (260, (6, 8), 0), (128, (6, 8), 0)], ids=str
 )
 def test_large_cells_of_whole_pages_get_an_input_of_zeros(channels: int, size: tuple[int, int], zeros: int) -> None:
     layer = Network(spec(channels, channels, padding=1, bias=False), cell_num_ratio=3).layers[0]
     images = np.random.default_rng(0).standard_normal((2, channels, *size))
     static = built(site_of(layer, images), EXACT[0])
-    assert static.mixed.cells.size - layer.cells.size == zeros
+    assert static.kernels.mixed.cells.size - layer.cells.size == zeros
     assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
+@pytest.fixture(params=[0, 1], ids=["as they are", "an output of zeros"])
+def every_cell_lies_left(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All cells lie as left factors where dense layers ask first, with outputs of zeros or without."""
+    least = 1 if request.param else 10**9
+    for name, value in {"_OUTPUTS_PER_POSITION": 0, "_WIDE": 2, "_LARGE": least, "_PAGE": 1}.items():
+        monkeypatch.setattr(folded_kw, name, value)
+
+
+LEFT = [name for name in (*LAYERS, "three blocks out") if "linear" not in name and "few channels" not in name]
+
+
+@pytest.mark.usefixtures("every_cell_lies_left")
+@pytest.mark.parametrize("name", LEFT)
+def test_kernels_from_the_left_equal_the_definition(name: str) -> None:
+    layer = one(name)
+    static = built(site_of(layer, varied(name, layer, 1)), EXACT[0])
+    assert isinstance(static, folded_kw.LeftKernelPerSample)
+    for batch in (1, 2, 5):
+        images = varied(name, layer, batch)
+        wanted = definition(layer, images)
+        assert relative(static(paddle.to_tensor(images)), wanted) < 1e-9
+    other = np.random.default_rng(3).standard_normal((2, images.shape[1], 12, 10))
+    assert relative(static(paddle.to_tensor(other)), definition(layer, other)) < 1e-9
+    single = static.to(dtype="float32")
+    assert relative(single(paddle.to_tensor(images.astype("float32"))), wanted) < 1e-5
+
+
+@pytest.mark.usefixtures("every_cell_lies_left")
+@pytest.mark.parametrize("follower", [IN_TILES, "groups"])
+def test_layers_that_want_right_factors_follow_the_first_that_wanted_left_ones(follower: str) -> None:
+    grouped = {"groups": 2, "in_planes": 16} if follower == "groups" else {}
+    network = Network(spec(padding=1), spec(padding=1, **grouped), **QUARTERS)
+    shared, rules = SharedConstants(), (EXACT[0], EXACT[0] if grouped else IN_TILES)
+    folds = []
+    for layer, rule in zip(network.layers, rules, strict=True):
+        images = varied("", layer, 3)
+        folds.append(built(site_of(layer, images), rule, shared))
+        assert relative(folds[-1](paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+    assert isinstance(folds[1], folded_kw.KernelPerSample)
+    assert folds[0].mixed.cells is folds[1].kernels.mixed.cells
+
+
+@pytest.mark.parametrize(
+    ("sizes", "left"), [([(4, 4), (5, 5)], True), ([(5, 5), (4, 4)], False), ([(4, 5), (4, 4)], False)], ids=str
+)
+def test_the_first_layer_decides_how_shared_cells_lie(sizes: list[tuple[int, int]], left: bool) -> None:
+    """128 outputs are 8 for each of 16 positions."""
+    network, shared = Network(spec(128, 128, padding=1), spec(128, 128, 1)), SharedConstants()
+    for layer, size in zip(network.layers, sizes, strict=True):
+        images = np.random.default_rng(0).standard_normal((2, 128, *size))
+        static = built(site_of(layer, images), EXACT[0], shared)
+        assert isinstance(static, folded_kw.LeftKernelPerSample) == left
+        assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
+@pytest.mark.parametrize("wanted", [linear(128, 128), spec(16, 128, groups=2), spec(8, 128)], ids=["linear", "g", "8"])
+def test_linear_grouped_and_narrow_layers_ask_for_right_factors(wanted: dict[str, Any]) -> None:
+    parameters = read_kw(Network(wanted).layers[0])
+    assert not folded_kw.lie_left(parameters, 1, SharedConstants())
 
 
 @pytest.mark.parametrize("options", [QUARTERS, BASIS, {"norm": "layer"}], ids=["cells", "basis", "layer norm"])
@@ -473,6 +534,39 @@ def test_every_backend_gives_them_with_inputs_of_zeros(tmp_path: Path) -> None:
     test_every_backend_gives_the_answers_of_float64(EXACT[0], tmp_path)
 
 
+class LastStage(paddle.nn.Layer):
+    """What the last stage of a ResNet does, on maps of 4 × 4 that become 2 × 2: its cells lie as left factors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        manager = self.warehouse_manager = WarehouseManager(cell_num_ratio=0.5)
+        name = {"warehouse_name": "stage", "bias": False}
+        self.stem = paddle.nn.Conv2D(3, 512, 1)
+        self.first = manager.reserve(512, 256, 3, 2, 1, **name)
+        self.second = manager.reserve(256, 512, 1, **name)
+        self.third = manager.reserve(512, 256, 1, **name)
+        self.down = manager.reserve(512, 512, 1, 2, **name)
+        self.norm = paddle.nn.BatchNorm2D(512)
+        manager.allocate(self)
+
+    def forward(self, image: Any) -> Any:
+        relu, stem = paddle.nn.functional.relu, self.stem(image)
+        x = relu(self.norm(self.second(relu(self.first(stem))) + self.down(stem)))
+        return self.third(x).mean([2, 3])
+
+
+def test_every_backend_takes_kernels_from_the_left(tmp_path: Path) -> None:
+    fold = ("kw/aggregate-kernel",)
+    bundle = dyx.export(f"{__file__}:LastStage", shape=(3, 4, 4), out=tmp_path / "bundle", fold=fold, tune_batch=8)
+    static = dyx.fold(LastStage(), shape=(3, 4, 4), batch=8)
+    layers = [getattr(static, name) for name in ("first", "second", "third", "down")]
+    assert {type(layer) for layer in layers} == {folded_kw.LeftKernelPerSample}
+    assert len({id(layer.mixed.cells) for layer in layers}) == 1
+    report = dyx.check(bundle, batches=(1, 3))
+    assert not report.faults
+    assert [verdict.sentence() for verdict in report.parity.verdicts if not verdict.passed] == []
+
+
 def shared_network() -> Network:
     """Two convolutions of one warehouse, a 1×1 one and a depthwise one of others, and a linear layer."""
     own = {"padding": 1, "warehouse_name": "depthwise", "groups": 16}
@@ -484,9 +578,9 @@ def test_cells_that_layers_share_are_one_parameter() -> None:
     network = shared_network()
     static = dyx.fold(network, shape=(8, 6, 12))
     first, second, depthwise, _ = static.layers
-    assert first.mixed.cells is second.mixed.cells
-    assert first.mixed.cells is not depthwise.mixed.cells
-    assert str(first.mixed.cells.dtype) == "paddle.float32"
+    assert first.kernels.mixed.cells is second.kernels.mixed.cells
+    assert first.kernels.mixed.cells is not depthwise.kernels.mixed.cells
+    assert str(first.kernels.mixed.cells.dtype) == "paddle.float32"
     images = np.random.default_rng(0).standard_normal((3, 8, 6, 12))
     wanted = network(paddle.to_tensor(images)).numpy()
     assert relative(static(paddle.to_tensor(images.astype("float32"))), wanted) < 1e-5

@@ -45,10 +45,15 @@ class StaticConv(Layer):
 
 
 class SharedConstants:
-    """Constants that several layers of one static network use, each held once."""
+    """Constants that several layers of one static network use, each held once, and what such layers must agree on."""
 
     def __init__(self) -> None:
         self._held: dict[str, Any] = {}
+        self._agreed: dict[str, bool] = {}
+
+    def agreed(self, key: str, wanted: bool) -> bool:
+        """What the first layer that asked for a key wanted."""
+        return self._agreed.setdefault(key, wanted)
 
     def give(self, layer: Any, name: str, key: str, make: Callable[[], np.ndarray]) -> None:
         """Give a layer the constant of a key as a parameter; `make` is called for the first that asks."""

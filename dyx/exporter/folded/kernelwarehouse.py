@@ -1,7 +1,9 @@
 """Static layers for KernelWarehouse: attention over shared cells, and what the cells are mixed into.
 
 Cells lie as `(n, taps, C_in, C_out)`, and mixtures are counted `(out, spatial, in)`: a kernel mixed from them is then,
-as it lies, the matrix that a product wants, whatever the grid. Kernels are never transposed.
+as it lies, the right factor of a product, whatever the grid. Where it is much larger than the map it is the left factor
+instead, tap by tap: cells lie as `(n, 1, C_out, C_in)`, and mixtures are counted `(in, spatial, out)`. Kernels are
+transposed only where layers that share cells disagree.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from dyx.exporter.folded.constants import SharedConstants, constant
 from dyx.exporter.folded.depthwise import DepthwisePerSample
 from dyx.exporter.folded.factors import as_factor, gathered, with_zero
-from dyx.exporter.folded.rows import LinearRows, Matrix, Rows, moves, output_size, tap_table
+from dyx.exporter.folded.rows import Columns, LinearRows, Matrix, Rows, moves, output_size, tap_table
 from dyx.exporter.folded.tiles import Tiles
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.kw_parameters import Basis, KwParameters
@@ -26,7 +28,13 @@ _LARGE, _PAGE, _WIDE = 65536, 1024, 16
 """In floats, and inputs. Cells as large and wide that are whole pages of 4 KiB get an input of zeros each: mixing reads
 the same place of all cells and writes that of all mixtures, and places whole pages apart share a few lines of each
 cache. 27 cells of 512 × 512 for 72 mixtures took 37 ms on Paddle Inference, and take 18; onnxruntime packs them anyhow.
-Maps of fewer inputs are unfolded by a convolution, which takes no channel more.
+Maps of fewer inputs are unfolded by a convolution, which takes no channel more. Cells that lie as left factors get an
+output of zeros instead.
+"""
+_OUTPUTS_PER_POSITION = 8
+"""Cells lie as left factors where they have so many outputs for each position of a map. 512 at 7 × 7, batch 8, with the
+cells mixed: 37 against 42 ms on onnxruntime, 40 against 38 on OpenVINO, 48 against 50 on Paddle Inference; at 4 × 4 and
+batch 64 204 against 301, 192 against 217, 214 against 249. 256 at 7 × 7 lost on all three.
 """
 
 
@@ -141,27 +149,47 @@ class FoldedCells(Layer):
         return y + (self.bias if self.linear else self.bias.reshape([1, -1, 1, 1]))
 
 
-class MixedKernels(Layer):
-    """Kernels mixed by one matmul, for every sample.
+class MixedCells(Layer):
+    """The blocks of kernels, mixed by one matmul for every sample.
 
     Args:
         layer: As in FoldedCells.
+        left: Whether cells lie as left factors; the same for all layers that share them.
         shared: Holds the cells.
     """
 
-    def __init__(self, layer: KwParameters, shared: SharedConstants) -> None:
+    def __init__(self, layer: KwParameters, shared: SharedConstants, *, left: bool) -> None:
         super().__init__()
-        self.grid, self.cells_mixed, self.linear = layer.grid, layer.experts, layer.linear
-        (_, cell_out, self.cell_in, *cell), self.zeros = layer.cells.shape, zero_inputs(layer)
-        self.cell_taps, self.cell_size = prod(cell), cell_out * (self.cell_in + self.zeros)
-        depth = prod(layer.kernel_shape[1:]) // self.cell_in * (self.cell_in + self.zeros)
-        self.shape = [-1, layer.grid.out, depth, cell_out]
+        self.left, self.count, self.zeros = left, layer.experts, zeros_of(layer)
         # With an axis of one in front, onnxruntime keeps no second, packed copy of the cells for every layer.
         shared.give(self, "cells", f"cells {layer.cells.name}", lambda: self._lying(layer))
 
     def _lying(self, layer: KwParameters) -> np.ndarray:
-        cells = np.pad(lying(layer), ((0, 0), (0, 0), (0, self.zeros), (0, 0)))
-        return cells.reshape(1, layer.experts, -1)
+        cells = lying(layer).swapaxes(2, 3) if self.left else lying(layer)
+        return np.pad(cells, ((0, 0), (0, 0), (0, self.zeros), (0, 0))).reshape(1, self.count, -1)
+
+    def forward(self, alpha: Any) -> Any:
+        """`(1, B · m, numbers of a cell)` of α `(B, m, n)`."""
+        return paddle.matmul(alpha.reshape([1, -1, self.count]), self.cells)
+
+
+class RightKernels(Layer):
+    """Kernels mixed for every sample, as right factors, however the cells lie.
+
+    Args:
+        layer: As in FoldedCells.
+        left: Whether its cells lie as left factors.
+        shared: Holds the cells.
+    """
+
+    def __init__(self, layer: KwParameters, shared: SharedConstants, *, left: bool) -> None:
+        super().__init__()
+        self.mixed, self.grid, self.linear = MixedCells(layer, shared, left=left), layer.grid, layer.linear
+        (_, self.cell_out, self.cell_in, *cell) = layer.cells.shape
+        self.zeros = 0 if left else self.mixed.zeros
+        self.cell_taps, self.cell_size = prod(cell), self.cell_out * (self.cell_in + self.zeros)
+        depth = prod(layer.kernel_shape[1:]) // self.cell_in * (self.cell_in + self.zeros)
+        self.shape = [-1, layer.grid.out, depth, self.cell_out]
 
     def widened(self, x: Any) -> Any:
         """A layer's input, with channels of zeros where kernels have such inputs."""
@@ -175,7 +203,10 @@ class MixedKernels(Layer):
 
     def forward(self, alpha: Any) -> Any:
         """`(B, out, taps · in, C_out / out)`, yet to be reshaped to `shape`, of α `(B, m, n)`; in: C_in/g and zeros."""
-        blocks = paddle.matmul(alpha.reshape([1, -1, self.cells_mixed]), self.cells)
+        blocks = self.mixed(alpha)
+        if self.mixed.left:
+            outputs = self.cell_out + self.mixed.zeros
+            blocks = blocks.reshape([-1, outputs, self.cell_in])[:, : self.cell_out].transpose([0, 2, 1])
         if self.cell_taps > 1 and self.grid.in_ > 1:
             blocks = blocks.reshape([-1, self.grid.in_, self.cell_taps, self.cell_size]).transpose([0, 2, 1, 3])
         return blocks
@@ -187,17 +218,20 @@ class KernelPerSample(FoldedCells):
     Args:
         layer: As in FoldedCells.
         matrix: What makes rows, columns or tiles of the input.
+        left: Whether its cells lie as left factors.
         shared: Holds the cells.
     """
 
-    def __init__(self, layer: KwParameters, matrix: Matrix | LinearRows, shared: SharedConstants) -> None:
+    def __init__(
+        self, layer: KwParameters, matrix: Matrix | LinearRows, shared: SharedConstants, *, left: bool = False
+    ) -> None:
         super().__init__(layer)
-        self.mixed, self.matrix = MixedKernels(layer, shared), matrix
+        self.kernels, self.matrix = RightKernels(layer, shared, left=left), matrix
         self.whole = layer.geometry.groups > 1 or (isinstance(matrix, Tiles) and layer.grid.out > 1)
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
-        kernels, wide = self._kernels(self.mixed(self.attention(x))), self.mixed.widened(x)
+        kernels, wide = self._factor(self.kernels(self.attention(x))), self.kernels.widened(x)
         if isinstance(self.matrix, Tiles):
             return self.with_bias(self.matrix.applied(wide, kernels))
         matrix = self.matrix(wide)
@@ -205,7 +239,7 @@ class KernelPerSample(FoldedCells):
             return self.of_rows(paddle.matmul(matrix, kernels), x)
         return self.of_columns(paddle.matmul(kernels, matrix), x)
 
-    def _kernels(self, mixed: Any) -> Any:
+    def _factor(self, mixed: Any) -> Any:
         """`(B, blocks, depth, C_out / blocks)`, or transposed where the map comes as columns.
 
         Blocks are those of the grid; groups where there are several, since blocks and groups may cut across. Tiles
@@ -213,10 +247,42 @@ class KernelPerSample(FoldedCells):
         """
         groups, transposed = self.geometry.groups, not self.matrix.by_rows
         if not self.whole:
-            return as_factor(mixed, self.mixed.shape, transposed=transposed)
-        whole = mixed.reshape(self.mixed.shape).transpose([0, 2, 1, 3])
+            return as_factor(mixed, self.kernels.shape, transposed=transposed)
+        whole = mixed.reshape(self.kernels.shape).transpose([0, 2, 1, 3])
         split = whole.reshape([0, whole.shape[1], groups, self.channels_out // groups])
         return split.transpose([0, 2, 3, 1] if transposed else [0, 2, 1, 3])
+
+
+class LeftKernelPerSample(FoldedCells):
+    """A kernel per sample as left factors, one for each tap and block of inputs, whose products are summed.
+
+    Args:
+        layer: With its attention folded, mixtures in the order `(in, spatial, out)`, and one group. Its cells lie as
+            left factors.
+        size: Spatial size of the input.
+        shared: Holds the cells and the table of positions.
+    """
+
+    def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
+        super().__init__(layer)
+        self.mixed = MixedCells(layer, shared, left=True)
+        walk = layer.geometry
+        self.matrix = Rows(walk, size, shared, taps_first=True) if moves(walk) else Columns(walk, self.cell_in)
+        self.taps = self.grid.in_ * self.grid.spatial
+
+    def forward(self, x: Any) -> Any:
+        """`(B, C_out, H', W')` of a map."""
+        outputs = self.cell_out + self.mixed.zeros
+        kernels = as_factor(self.mixed(self.attention(x)), [-1, self.taps, self.grid.out * outputs, self.cell_in])
+        y = paddle.matmul(kernels, self._inputs(x), transpose_y=self.matrix.by_rows)
+        blocks = (y.sum(1) if self.taps > 1 else y).reshape([-1, self.grid.out, outputs, y.shape[3]])
+        return self.of_columns(blocks[:, :, : self.cell_out] if self.mixed.zeros else blocks, x)
+
+    def _inputs(self, x: Any) -> Any:
+        """Rows `(B, in · spatial, positions, channels of a cell)`, or columns, with the last two exchanged."""
+        blocks = x.reshape([-1, self.cell_in, *x.shape[2:]]) if self.grid.in_ > 1 else x
+        matrix = self.matrix(blocks)
+        return matrix.reshape([-1, self.taps, *matrix.shape[2:]]) if self.grid.in_ > 1 else matrix
 
 
 class DepthwiseKernelPerSample(FoldedCells):
@@ -229,12 +295,12 @@ class DepthwiseKernelPerSample(FoldedCells):
 
     def __init__(self, layer: KwParameters, shared: SharedConstants) -> None:
         super().__init__(layer)
-        self.mixed = MixedKernels(layer, shared)
+        self.kernels = RightKernels(layer, shared, left=False)
         self.depthwise = DepthwisePerSample(layer.channels_out, layer.geometry)
 
     def forward(self, x: Any) -> Any:
         """`(B, C, H', W')` of `(B, C, H, W)`."""
-        kernels = self.mixed(self.attention(x)).reshape(self.mixed.shape).transpose([0, 1, 3, 2])
+        kernels = self.kernels(self.attention(x)).reshape(self.kernels.shape).transpose([0, 1, 3, 2])
         return self.with_bias(self.depthwise(x, kernels.reshape([-1, self.channels_out * kernels.shape[3]])))
 
 
@@ -320,8 +386,22 @@ class StaticLinear(Layer):
         return functional.linear(x, self.weight, self.bias)
 
 
-def zero_inputs(layer: KwParameters) -> int:
-    """How many inputs of zeros each cell gets, 0 or 1; it depends on the cells alone, which other layers share."""
+def lie_left(layer: KwParameters, positions: int, shared: SharedConstants) -> bool:
+    """Whether the cells of a layer lie as left factors; the first of the layers that share them decides for all.
+
+    Args:
+        layer: Whose cells are asked about.
+        positions: Of its output.
+        shared: Knows what was decided.
+    """
+    _, out, in_, *cell = layer.cells.shape
+    dense = not layer.linear and layer.geometry.groups == 1 and prod(cell) == 1 and in_ >= _WIDE
+    wanted = dense and out >= _OUTPUTS_PER_POSITION * positions
+    return shared.agreed(f"left {layer.cells.name}", wanted)
+
+
+def zeros_of(layer: KwParameters) -> int:
+    """How many inputs, or outputs, of zeros each cell gets, 0 or 1; cells alone decide, which other layers share."""
     size = prod(layer.cells.shape[1:])
     return int(layer.cells.shape[2] >= _WIDE and size >= _LARGE and size % _PAGE == 0)
 

@@ -32,25 +32,34 @@ class Rows(Layer):
         size: Of the maps that it will see; others are possible in eager mode, and slower.
         shared: Holds the table of positions.
         kernels_left: Whether kernels are to be the left factor of a product with them.
+        taps_first: Whether each tap makes rows of its own. Only with one group.
     """
 
     by_rows = True
 
     def __init__(
-        self, geometry: Geometry, size: tuple[int, ...], shared: SharedConstants, *, kernels_left: bool = False
+        self,
+        geometry: Geometry,
+        size: tuple[int, ...],
+        shared: SharedConstants,
+        *,
+        kernels_left: bool = False,
+        taps_first: bool = False,
     ) -> None:
         super().__init__()
-        self.geometry, self.size, self.kernels_left = geometry, size, kernels_left
+        self.geometry, self.size, self.kernels_left, self.taps_first = geometry, size, kernels_left, taps_first
         self.gathers = moves(geometry)
         if self.gathers:
-            key = f"taps {geometry.kernel} {geometry.stride} {geometry.padding} {geometry.dilation} of {size}"
-            shared.give(self, "table", key, lambda: tap_table(geometry, size).reshape(-1))
+            walk = f"{geometry.kernel} {geometry.stride} {geometry.padding} {geometry.dilation} of {size}"
+            shared.give(self, "table", f"taps{' first' * taps_first} {walk}", lambda: self._table(size))
 
     def forward(self, x: Any) -> Any:
-        """`(B, g, H'·W', taps · C/g)` of `(B, C, H, W)`."""
+        """`(B, g, H'·W', taps · C/g)` of `(B, C, H, W)`; `(B, taps, H'·W', C)` with taps first."""
         (channels, *size), rows = x.shape[1:], to_rows(x)
         taps = self._taps(rows, tuple(size)) if self.gathers else rows
         groups, count = self.geometry.groups, prod(self.geometry.kernel)
+        if self.taps_first:
+            return as_factor(taps, [-1, count, prod(output_size(self.geometry, tuple(size))), channels])
         if groups == 1:
             return as_factor(taps, [-1, 1, prod(output_size(self.geometry, tuple(size))), count * channels])
         split = taps.reshape([0, taps.shape[2] // count, count, groups, channels // groups])
@@ -59,8 +68,12 @@ class Rows(Layer):
     def _taps(self, rows: Any, size: tuple[int, ...]) -> Any:
         """Rows `(B, 1, H'·W'·taps, C)` of rows `(B, 1, H·W, C)`."""
         # The table is a parameter like any other, so it has their dtype.
-        table = self.table if size == self.size else paddle.to_tensor(tap_table(self.geometry, size).reshape(-1))
+        table = self.table if size == self.size else paddle.to_tensor(self._table(size))
         return gathered(rows, table, beyond=any(self.geometry.padding))
+
+    def _table(self, size: tuple[int, ...]) -> np.ndarray:
+        table = tap_table(self.geometry, size)
+        return (table.T if self.taps_first else table).reshape(-1)
 
 
 class Columns(Layer):

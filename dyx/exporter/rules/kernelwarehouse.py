@@ -5,7 +5,8 @@ share. α is attention: scores z over the sum of their magnitudes, the null cell
 
 - the temperature is 0, so that α is attention alone;
 - a batch norm of the attention goes into fc1, which it follows: `γ (W v - μ) / σ + β = (γ W / σ) v + (β - γ μ / σ)`;
-- the rows of fc2 are put into the order (o, s, i), and so α comes out in the order in which kernels lie;
+- the rows of fc2 are put into the order (o, s, i), or (i, s, o) where kernels are left factors, and so α comes out in
+  the order in which kernels lie;
 - where cells are scored through a basis, cutting scores in three, fc3 and joining the pieces is one matrix;
 - a batch norm that follows the layer stays: its scale cannot go into cells that are shared, and on the kernels of a
   batch it would cost more than on the outputs.
@@ -44,8 +45,10 @@ from dyx.exporter.folded.kernelwarehouse import (
     DepthwiseKernelPerSample,
     FoldedCells,
     KernelPerSample,
+    LeftKernelPerSample,
     MixedTaps,
     StaticLinear,
+    lie_left,
 )
 from dyx.exporter.folded.rows import LinearRows, matrix_of
 from dyx.exporter.folded.tiles import Tiles
@@ -77,12 +80,16 @@ def fold_norm(attention: KwAttention) -> KwAttention:
     )
 
 
-def order_mixtures(attention: KwAttention, grid: Grid) -> KwAttention:
-    """The same attention with mixtures in the order (out, spatial, in) instead of (spatial, out, in)."""
+def order_mixtures(attention: KwAttention, grid: Grid, *, left: bool = False) -> KwAttention:
+    """The same attention with mixtures in the order (out, spatial, in), or left (in, spatial, out).
+
+    They come in the order (spatial, out, in).
+    """
+    axes = (2, 0, 1) if left else (1, 0, 2)
 
     def ordered(array: np.ndarray) -> np.ndarray:
-        split = array.reshape(grid.spatial, grid.out, -1, *array.shape[1:])
-        return split.swapaxes(0, 1).reshape(array.shape)
+        split = array.reshape(grid.spatial, grid.out, grid.in_, -1)
+        return split.transpose(*axes, 3).reshape(array.shape)
 
     basis = attention.basis and replace(attention.basis, bias=ordered(attention.basis.bias))
     bias = None if attention.fc2_bias is None else ordered(attention.fc2_bias)
@@ -97,8 +104,8 @@ def kernel_of(layer: KwParameters, alpha: np.ndarray) -> np.ndarray:
     return split.transpose(1, 3, 2, 4, 0, 5).reshape(layer.kernel_shape)
 
 
-def _folded(layer: KwParameters) -> KwParameters:
-    return replace(layer, attention=order_mixtures(fold_norm(layer.attention), layer.grid))
+def _folded(layer: KwParameters, *, left: bool = False) -> KwParameters:
+    return replace(layer, attention=order_mixtures(fold_norm(layer.attention), layer.grid, left=left))
 
 
 def _rule(name: str, offer: Callable[[Site, Target], Offer | Refusal]) -> FoldRule:
@@ -136,9 +143,11 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     def build(shared: SharedConstants) -> FoldedCells:
         if layer.depthwise:
             return DepthwiseKernelPerSample(_folded(layer), shared)
-        walk = layer.geometry
+        walk, left = layer.geometry, lie_left(layer, _positions(site)[1], shared)
+        if left and walk.groups == 1:
+            return LeftKernelPerSample(_folded(layer, left=True), _size(site), shared)
         matrix = LinearRows() if layer.linear else matrix_of(walk, layer.channels_in, _size(site), shared)
-        return KernelPerSample(_folded(layer), matrix, shared)
+        return KernelPerSample(_folded(layer), matrix, shared, left=left)
 
     form = "depthwise kernel" if layer.depthwise else "kernel"
     return over_memory(kernel, target) or Offer(
@@ -155,7 +164,7 @@ def _aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
     kernel = prod(layer.kernel_shape) * (3 if layer.grid.out > 1 else 1)
 
     def build(shared: SharedConstants, tiles: Tiles) -> KernelPerSample:
-        return KernelPerSample(_folded(layer), tiles, shared)
+        return KernelPerSample(_folded(layer), tiles, shared, left=lie_left(layer, _positions(site)[1], shared))
 
     return in_tiles(site, target, _cost(layer.grid.mixtures * layer.cells.size, kernel, site), build)
 
