@@ -327,10 +327,23 @@ def test_the_first_layer_decides_how_shared_cells_lie(sizes: list[tuple[int, int
         assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
 
 
-@pytest.mark.parametrize("wanted", [linear(128, 128), spec(16, 128, groups=2), spec(8, 128)], ids=["linear", "g", "8"])
-def test_linear_grouped_and_narrow_layers_ask_for_right_factors(wanted: dict[str, Any]) -> None:
-    parameters = read_kw(Network(wanted).layers[0])
-    assert not folded_kw.lie_left(parameters, 1, SharedConstants())
+@pytest.mark.parametrize(
+    ("wanted", "left"),
+    [
+        (spec(16, 128, 1), True),
+        (spec(8, 128, 1), False),
+        (spec(32, 128, 1, groups=2), False),
+        (linear(128, 128), False),
+    ],
+    ids=["dense", "narrow", "grouped", "linear"],
+)
+def test_only_dense_and_wide_layers_ask_for_left_factors(wanted: dict[str, Any], left: bool) -> None:
+    assert folded_kw.lie_left(read_kw(Network(wanted).layers[0]), 1, SharedConstants()) == left
+
+
+def test_cells_of_several_taps_stay_right_factors() -> None:
+    layer = Network(spec(16, 128), spatial_partition=False).layers[0]
+    assert not folded_kw.lie_left(read_kw(layer), 1, SharedConstants())
 
 
 @pytest.mark.parametrize("options", [QUARTERS, BASIS, {"norm": "layer"}], ids=["cells", "basis", "layer norm"])
