@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Commands are listed by `dyx --help` in the order in which these modules name them.
-from dyx.cli import author, deploy
+from dyx.cli import author, deploy, measure
 from dyx.cli.app import app, main
 
-__all__ = ["app", "author", "deploy", "main"]
+__all__ = ["app", "author", "deploy", "main", "measure"]

@@ -40,6 +40,28 @@ from dyx.cli.options import (
     print_json,
 )
 
+Recipe = Annotated[
+    str | None, typer.Option(metavar="NAME", help="dyconv, gates, digits, imagenet; by default the model's own.")
+]
+Epochs = Annotated[int | None, typer.Option(metavar="N", help="In place of the recipe's.")]
+StepBatch = Annotated[int | None, typer.Option(metavar="N", help="Pictures per step, in place of the recipe's.")]
+LearningRate = Annotated[float | None, typer.Option(metavar="R", help="In place of the recipe's.")]
+Mixup = Annotated[float | None, typer.Option(metavar="ALPHA", help="Mix pairs of pictures; 0 for none.")]
+TrainingSeed = Annotated[
+    int | None, typer.Option(metavar="N", help="Of weights, order, augmentation, dropout; 42 by default.")
+]
+RunOut = Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/<model> by default.")]
+Form = Annotated[
+    str, typer.Option(metavar="auto|NAME", help="Of dynamic layers: grouped, columns, mix-outputs, or the fastest.")
+]
+Precision = Annotated[str | None, typer.Option(metavar="float32|mixed", help="mixed: bfloat16 where that is safe.")]
+SaveEvery = Annotated[
+    float, typer.Option(metavar="S", help="Seconds after which the state is kept: what a kill costs at most.")
+]
+LogDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="For VisualDL or TensorBoard, where either is installed.")
+]
+
 
 @app.command()
 def models(as_json: Json = False) -> None:
@@ -141,35 +163,23 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 def train(
     model: Model = "alexnet-dy",
     data: Data = None,
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="dyconv, gates, digits, imagenet; by default the model's own.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="In place of the recipe's.")] = None,
-    batch: Annotated[int | None, typer.Option(metavar="N", help="Pictures per step, in place of the recipe's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(metavar="R", help="In place of the recipe's.")] = None,
-    mixup: Annotated[float | None, typer.Option(metavar="ALPHA", help="Mix pairs of pictures; 0 for none.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Of weights, order, augmentation, dropout; 42 by default.")
-    ] = None,
+    recipe: Recipe = None,
+    epochs: Epochs = None,
+    batch: StepBatch = None,
+    learning_rate: LearningRate = None,
+    mixup: Mixup = None,
+    seed: TrainingSeed = None,
     shape: Shape = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/<model> by default.")] = None,
+    out: RunOut = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
-    form: Annotated[
-        str, typer.Option(metavar="auto|NAME", help="Of dynamic layers: grouped, columns, mix-outputs, or the fastest.")
-    ] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(metavar="float32|mixed", help="mixed: bfloat16 where that is safe.")
-    ] = None,
+    form: Form = "auto",
+    precision: Precision = None,
     device: Device = "auto",
     threads: Threads = None,
     workers: Annotated[int, typer.Option(metavar="N", help="Processes that prepare pictures.")] = 0,
-    save_every: Annotated[
-        float, typer.Option(metavar="S", help="Seconds after which the state is kept: what a kill costs at most.")
-    ] = 60.0,
-    log_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For VisualDL or TensorBoard, where either is installed.")
-    ] = None,
+    save_every: SaveEvery = 60.0,
+    log_dir: LogDir = None,
     as_json: Json = False,
 ) -> None:
     """Train a network by its article's recipe: on digits without any download, on CIFAR or on folders of pictures.
