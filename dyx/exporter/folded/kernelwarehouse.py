@@ -154,8 +154,8 @@ class MixedCells(Layer):
 
     Args:
         layer: As in FoldedCells.
-        left: Whether cells lie as left factors; the same for all layers that share them.
         shared: Holds the cells.
+        left: Whether cells lie as left factors; the same for all layers that share them.
     """
 
     def __init__(self, layer: KwParameters, shared: SharedConstants, *, left: bool) -> None:
@@ -178,14 +178,14 @@ class RightKernels(Layer):
 
     Args:
         layer: As in FoldedCells.
-        left: Whether its cells lie as left factors.
         shared: Holds the cells.
+        left: Whether its cells lie as left factors.
     """
 
     def __init__(self, layer: KwParameters, shared: SharedConstants, *, left: bool) -> None:
         super().__init__()
         self.mixed, self.grid, self.linear = MixedCells(layer, shared, left=left), layer.grid, layer.linear
-        (_, self.cell_out, self.cell_in, *cell) = layer.cells.shape
+        _, self.cell_out, self.cell_in, *cell = layer.cells.shape
         self.zeros = 0 if left else self.mixed.zeros
         self.cell_taps, self.cell_size = prod(cell), self.cell_out * (self.cell_in + self.zeros)
         depth = prod(layer.kernel_shape[1:]) // self.cell_in * (self.cell_in + self.zeros)
@@ -218,12 +218,12 @@ class KernelPerSample(FoldedCells):
     Args:
         layer: As in FoldedCells.
         matrix: What makes rows, columns or tiles of the input.
-        left: Whether its cells lie as left factors.
         shared: Holds the cells.
+        left: Whether its cells lie as left factors.
     """
 
     def __init__(
-        self, layer: KwParameters, matrix: Matrix | LinearRows, shared: SharedConstants, *, left: bool = False
+        self, layer: KwParameters, matrix: Matrix | LinearRows, shared: SharedConstants, *, left: bool
     ) -> None:
         super().__init__(layer)
         self.kernels, self.matrix = RightKernels(layer, shared, left=left), matrix

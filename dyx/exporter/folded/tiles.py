@@ -70,6 +70,11 @@ def outputs_of(geometry: Geometry, axis: int, size: int) -> int:
     return size + 2 * int(geometry.padding[axis]) - geometry.kernel[axis] + 1
 
 
+def tiles_along(geometry: Geometry, axis: int, inputs: int, size: int) -> int:
+    """How many tiles of so many inputs an axis is cut into."""
+    return -(-outputs_of(geometry, axis, size) // (inputs + 1 - geometry.kernel[axis]))
+
+
 def tables(geometry: Geometry, inputs: int, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Which positions stand in which tile, and where each output stands in what tiles write.
 
@@ -90,7 +95,7 @@ def tables(geometry: Geometry, inputs: int, size: tuple[int, ...]) -> tuple[np.n
 def _cut(geometry: Geometry, axis: int, inputs: int, size: int) -> np.ndarray:
     """`(n, tiles)`: the coordinates that tiles read along an axis."""
     outputs = inputs + 1 - geometry.kernel[axis]
-    starts = np.arange(-(-outputs_of(geometry, axis, size) // outputs)) * outputs - int(geometry.padding[axis])
+    starts = np.arange(tiles_along(geometry, axis, inputs, size)) * outputs - int(geometry.padding[axis])
     return np.arange(inputs)[:, None] + starts[None]
 
 

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from dyx.exporter.folded.constants import SharedConstants
-from dyx.exporter.folded.tiles import Tiles, outputs_of
+from dyx.exporter.folded.tiles import Tiles, tiles_along
 from dyx.exporter.rule import MACHINES, Cost, Offer, Refusal, Site, Target
 from dyx.exporter.rules.memory import over_memory
 from dyx.exporter.rules.winograd import misfit, too_inexact
@@ -56,9 +56,7 @@ def in_tiles(site: Site, target: Target, mixing: Cost, build: Build, takes: tupl
 
 def tiles_of(site: Site, inputs: int) -> int:
     """How many tiles a map is cut into."""
-    geometry = site.layer.geometry
-    outputs = inputs + 1 - geometry.kernel[0]
-    return prod(-(-outputs_of(geometry, axis, n) // outputs) for axis, n in enumerate(site.input_shape[1:]))
+    return prod(tiles_along(site.layer.geometry, axis, inputs, n) for axis, n in enumerate(site.input_shape[1:]))
 
 
 def tiles_cost(site: Site, inputs: int) -> Cost:
