@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 # Two tests at a time: most of each is Python on one core, and those that measure must not crowd each other out.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
-# Threads of one that wait for each other must not spin on the core that the other works on: a sixth of the time.
+# Threads of one that wait for each other must not spin on the core that the other works on.
 test slow: export OMP_WAIT_POLICY := PASSIVE
 READY := .venv/ready
 
