@@ -51,17 +51,18 @@ class Rows(Layer):
         self.gathers = moves(geometry)
         if self.gathers:
             walk = f"{geometry.kernel} {geometry.stride} {geometry.padding} {geometry.dilation} of {size}"
-            shared.give(self, "table", f"taps{' first' * taps_first} {walk}", lambda: self._table(size))
+            order = "taps first" if taps_first else "taps"
+            shared.give(self, "table", f"{order} {walk}", lambda: self._table(size))
 
     def forward(self, x: Any) -> Any:
         """`(B, g, H'·W', taps · C/g)` of `(B, C, H, W)`; `(B, taps, H'·W', C)` with taps first."""
         (channels, *size), rows = x.shape[1:], to_rows(x)
         taps = self._taps(rows, tuple(size)) if self.gathers else rows
         groups, count = self.geometry.groups, prod(self.geometry.kernel)
-        if self.taps_first:
-            return as_factor(taps, [-1, count, prod(output_size(self.geometry, tuple(size))), channels])
         if groups == 1:
-            return as_factor(taps, [-1, 1, prod(output_size(self.geometry, tuple(size))), count * channels])
+            positions = prod(output_size(self.geometry, tuple(size)))
+            first, last = (count, channels) if self.taps_first else (1, count * channels)
+            return as_factor(taps, [-1, first, positions, last])
         split = taps.reshape([0, taps.shape[2] // count, count, groups, channels // groups])
         return split.transpose([0, 3, 1, 2, 4]).flatten(3)
 
