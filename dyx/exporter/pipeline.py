@@ -24,6 +24,8 @@ from dyx.progress import Progress, silent
 def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings: Any) -> Bundle:
     """Write the proven bundle of a network, whole or not at all. Also `dyx export`.
 
+    Eager Paddle computes on all cores in this process from then on; see `use_whole_cpu`.
+
     Args:
         model: A name of `dyx models`, `file.py:Class` or `package.module:callable`.
         progress: Called with each step's name.

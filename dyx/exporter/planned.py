@@ -26,6 +26,7 @@ from dyx.paddle_package import paddle_package
 from dyx.preprocess import PIXELS, Preprocess
 from dyx.progress import Progress, silent
 from dyx.runs import Sidecar, read_sidecar, weights_file
+from dyx.zoo.eager import use_whole_cpu
 from dyx.zoo.source import Source, load_source, load_trained
 from dyx.zoo.weights import draw_weights, load_weights
 
@@ -84,6 +85,8 @@ class Planned:
 def plan(model: str = "alexnet-dy", *, progress: Progress = silent, **settings: Any) -> Planned:
     """Load a network, find its sites and choose a rule for each, without folding anything.
 
+    Eager Paddle computes on all cores in this process from then on; see `use_whole_cpu`.
+
     Args:
         model: A name of `dyx models`, `file.py:Class` or `package.module:callable`.
         progress: Called with each step's name.
@@ -105,6 +108,7 @@ def checked(settings: dict[str, Any]) -> ExportSettings:
 
 def make_planned(model: str, settings: ExportSettings, progress: Progress) -> Planned:
     """What `plan` gives, for settings that were checked."""
+    use_whole_cpu()
     progress(f"building {model}")
     weights = None if settings.weights is None else weights_file(settings.weights)
     sidecar = None if weights is None else read_sidecar(weights)

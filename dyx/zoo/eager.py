@@ -12,6 +12,7 @@ from dyx.errors import DeviceMissing, RunUnreadable
 from dyx.nn.adapters import set_temperature
 from dyx.nn.framework import paddle
 from dyx.runs import SIDECAR, Run, read_sidecar
+from dyx.runtime.freed_memory import keep_freed_memory
 from dyx.runtime.runner import Contract, Runner
 from dyx.tensors import BATCH, TensorSpec
 from dyx.zoo import find_model
@@ -62,6 +63,15 @@ def use_device(device: str, threads: int) -> str:
     paddle.device.set_device(chosen)
     paddle.base.core.set_num_threads(threads)
     return chosen
+
+
+def use_whole_cpu() -> None:
+    """Let Paddle's eager mode compute on all usable cores and keep freed memory, in this process from now on.
+
+    Left alone it computes on one core, and malloc takes every large tensor from the system, page by page, anew.
+    """
+    paddle.base.core.set_num_threads(usable_cores())
+    keep_freed_memory()
 
 
 def open_run(run: Run, device: str = "auto", threads: int | None = None) -> EagerRunner:
