@@ -18,7 +18,6 @@ HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
 DATA = HERE / "data"
 NOTEBOOK = DATA / "notebook_alexnet.py"
-TWO_GRAPHS = f"{DATA / 'two_graphs.py'}:TwoGraphs"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -103,12 +102,18 @@ def altered(dy_bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def two_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_graphs_class() -> str:
+    """A small network that is worth two graphs, for pictures of 7 pixels, as `dyx export` takes it."""
+    return f"{DATA / 'two_graphs.py'}:TwoGraphs"
+
+
+@pytest.fixture(scope="session")
+def two_graphs(two_graphs_class: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a small network that has a second graph for small batches, made once."""
     import dyx
 
     out = tmp_path_factory.mktemp("two") / "two_graphs"
-    dyx.export(TWO_GRAPHS, shape=(3, 7, 7), tune_batch=64, out=out)
+    dyx.export(two_graphs_class, shape=(3, 7, 7), tune_batch=64, out=out)
     return out
 
 
@@ -128,13 +133,13 @@ def short_tuning() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def tuned_bundle(two_graphs_class: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The small network of two graphs, tuned on this machine, made once."""
     import dyx
 
     out = tmp_path_factory.mktemp("tuned") / "bundle"
     with _briefly():
-        return dyx.export(TWO_GRAPHS, out=out, shape=(3, 7, 7), formats=("onnx",), tune=True, tune_batch=(1, 64))
+        return dyx.export(two_graphs_class, out=out, shape=(3, 7, 7), formats=("onnx",), tune=True, tune_batch=(1, 64))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from dyx.bundle import read_bundle
 from dyx.tuning import machine_of, tuned_batches
 
 MODELS = ("alexnet-bn", "alexnet-dy")
-TWO_GRAPHS = f"{Path(__file__).parent / 'data' / 'two_graphs.py'}:TwoGraphs"
 
 
 def test_models_are_listed(run_dyx: Any) -> None:
@@ -159,9 +158,9 @@ def test_check_takes_the_census_of_every_graph(run_dyx: Any, two_graphs: Path, t
     assert not report["passed"]
 
 
-def test_export_says_what_answers_small_batches(run_dyx: Any, tmp_path: Path) -> None:
+def test_export_says_what_answers_small_batches(run_dyx: Any, two_graphs_class: str, tmp_path: Path) -> None:
     ran = run_dyx(
-        "export", TWO_GRAPHS, "--shape", "3,7,7", "--tune-batch", 64, "--format", "onnx", "--out", tmp_path / "x"
+        "export", two_graphs_class, "--shape", "3,7,7", "--tune-batch", 64, "--format", "onnx", "--out", tmp_path / "x"
     )
     assert ran.code == 0
     start = json.loads((tmp_path / "x" / "dyx.json").read_text())["graphs"][-1]["from_batch"]
@@ -172,9 +171,9 @@ def test_export_says_what_answers_small_batches(run_dyx: Any, tmp_path: Path) ->
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"dyx.json", "samples.npz", "model.onnx", "small.onnx"}
 
 
-def test_export_makes_one_graph_when_told(run_dyx: Any, tmp_path: Path) -> None:
+def test_export_makes_one_graph_when_told(run_dyx: Any, two_graphs_class: str, tmp_path: Path) -> None:
     asked = ("--shape", "3,7,7", "--tune-batch", 64, "--format", "onnx", "--one-graph")
-    ran = run_dyx("export", TWO_GRAPHS, *asked, "--out", tmp_path / "x")
+    ran = run_dyx("export", two_graphs_class, *asked, "--out", tmp_path / "x")
     assert ran.code == 0
     assert "small" not in ran.out + ran.err
     (graph,) = json.loads((tmp_path / "x" / "dyx.json").read_text())["graphs"]
@@ -193,9 +192,9 @@ def test_inspect_shows_every_graph(run_dyx: Any, two_graphs: Path) -> None:
     assert 0 < macs["model.onnx"] < macs["small.onnx"]
 
 
-def test_inspect_tells_of_a_frozen_batch(run_dyx: Any, tmp_path: Path) -> None:
+def test_inspect_tells_of_a_frozen_batch(run_dyx: Any, two_graphs_class: str, tmp_path: Path) -> None:
     asked = ("--shape", "3,7,7", "--batch", 2, "--format", "onnx", "--out", tmp_path / "x")
-    assert run_dyx("export", TWO_GRAPHS, *asked).code == 0
+    assert run_dyx("export", two_graphs_class, *asked).code == 0
     assert " batches      2 alone" in run_dyx("inspect", tmp_path / "x").out
 
 
@@ -439,9 +438,9 @@ def test_version(run_dyx: Any) -> None:
 
 
 @pytest.mark.usefixtures("short_tuning")
-def test_tuning_tells_what_it_measured(run_dyx: Any, tmp_path: Path) -> None:
+def test_tuning_tells_what_it_measured(run_dyx: Any, two_graphs_class: str, tmp_path: Path) -> None:
     asked = ("--shape", "3,7,7", "--format", "onnx", "--fold", "conv/direct", "--tune", "--tune-batch", "1,64")
-    ran = run_dyx("export", TWO_GRAPHS, *asked, "--out", tmp_path / "x")
+    ran = run_dyx("export", two_graphs_class, *asked, "--out", tmp_path / "x")
     assert ran.code == 0
     for words in ("measuring ", " candidates at batch 64", "profiling them at batch 1", "building a candidate: "):
         assert words in ran.err
@@ -461,6 +460,8 @@ def test_tuning_tells_what_it_measured(run_dyx: Any, tmp_path: Path) -> None:
         (("--tune", "--tune-backend", "tensorrt"), "tensorrt"),
     ],
 )
-def test_tuning_that_cannot_be_is_refused(run_dyx: Any, tmp_path: Path, given: tuple[str, ...], words: str) -> None:
-    ran = run_dyx("export", TWO_GRAPHS, "--shape", "3,7,7", *given, "--out", tmp_path / "x")
+def test_tuning_that_cannot_be_is_refused(
+    run_dyx: Any, two_graphs_class: str, tmp_path: Path, given: tuple[str, ...], words: str
+) -> None:
+    ran = run_dyx("export", two_graphs_class, "--shape", "3,7,7", *given, "--out", tmp_path / "x")
     assert ran.code == 2 and words in ran.err and not (tmp_path / "x").exists()

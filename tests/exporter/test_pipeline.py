@@ -48,12 +48,14 @@ def dynamic_logits(checkpoint: Path, images: np.ndarray, dtype: str = "float64")
         return np.concatenate([network(paddle.to_tensor(chunk)).numpy() for chunk in chunks])
 
 
-def test_eager_paddle_gets_the_whole_cpu_before_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_paddle_gets_the_whole_cpu_before_it_computes(
+    two_graphs_class: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Left alone it computes on one core, and takes every large tensor from the system anew."""
     seen: list[Any] = []
     monkeypatch.setattr("paddle.base.core.set_num_threads", seen.append)
     monkeypatch.setattr("dyx.zoo.eager.keep_freed_memory", lambda: seen.append("kept"))
-    dyx.plan(f"{NOTEBOOK.parent / 'two_graphs.py'}:TwoGraphs", shape=(3, 7, 7), progress=seen.append)
+    dyx.plan(two_graphs_class, shape=(3, 7, 7), progress=seen.append)
     assert seen[:2] == [usable_cores(), "kept"] and seen[2].startswith("building")
 
 

@@ -245,11 +245,10 @@ def test_a_frozen_batch(tmp_path: Path) -> None:
     check_backends(bundle, "Unpadded", (3,))
 
 
-def test_two_graphs(tmp_path: Path) -> None:
+def test_two_graphs(two_graphs_class: str, tmp_path: Path) -> None:
     from dyx.bundle import read_bundle
 
-    name = f"{NETWORKS.parent / 'two_graphs.py'}:TwoGraphs"
-    dyx.export(name, shape=(3, 7, 7), tune_batch=64, out=tmp_path / "x", input="uint8")
+    dyx.export(two_graphs_class, shape=(3, 7, 7), tune_batch=64, out=tmp_path / "x", input="uint8")
     bundle = read_bundle(tmp_path / "x")
     assert [graph.stem for graph in bundle.graphs] == ["small", "model"]
     for stem in ("small", "model"):

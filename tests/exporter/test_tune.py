@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from dyx.exporter.settings import ExportSettings
 from dyx.exporter.trial import Speed
 from dyx.tuning import tuned_batches
 
-TWO_GRAPHS = f"{Path(__file__).parents[1] / 'data' / 'two_graphs.py'}:TwoGraphs"
 FEWER = ("conv/direct",)
 """Half as many candidates: the static convolution is folded in one way."""
 SHAPE = (3, 7, 7)
@@ -31,10 +30,11 @@ SHAPE = (3, 7, 7)
 pytestmark = pytest.mark.usefixtures("short_tuning")
 
 
-def tuned(out: Path, **options: Any) -> Bundle:
-    chosen = {"shape": SHAPE, "formats": ("onnx",), "tune": True, "tune_batch": (1, 64), **options}
-    found: Bundle = dyx.export(TWO_GRAPHS, out=out, **chosen)
-    return found
+@pytest.fixture
+def tuned(two_graphs_class: str) -> Callable[..., Bundle]:
+    """The small network of two graphs, tuned and exported to a folder, with other options where some are given."""
+    usual = {"shape": SHAPE, "formats": ("onnx",), "tune": True, "tune_batch": (1, 64)}
+    return lambda out, **options: dyx.export(two_graphs_class, out=out, **{**usual, **options})
 
 
 def rules_of(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -80,13 +80,15 @@ def test_the_bundle_is_whole_and_proven(tuned_bundle: Bundle) -> None:
     assert environment["cpu"]["usable_cores"] == len(os.sched_getaffinity(0)) and "command" not in environment
 
 
-def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_prices_are_outvoted(
+    tuned: Callable[..., Bundle], two_graphs_class: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where moving bytes is said to be for nothing and arithmetic dear, tiles are priced lowest; another measures best.
 
     What is measured is told here, not seen: a busy machine may see anything.
     """
     monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e9, 1e15))
-    priced = dyx.plan(TWO_GRAPHS, shape=SHAPE, tune_batch=64, fold=FEWER)
+    priced = dyx.plan(two_graphs_class, shape=SHAPE, tune_batch=64, fold=FEWER)
     assert {decision.site.path: decision.rule for decision in priced.plan.decisions}["features.2"] == "dyconv/winograd"
 
     def told(comparison: compare.Comparison) -> dict[str, Speed]:
@@ -104,7 +106,9 @@ def test_wrong_prices_are_outvoted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_three_graphs_where_three_candidates_measure_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_graphs_where_three_candidates_measure_fastest(
+    tuned: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is measured is told: another candidate is fastest from each batch size on. Prices chose two of them."""
     fastest = {1: "priced for 1", 8: "mix-inputs for 8", 64: "priced for 64"}
 
@@ -129,14 +133,16 @@ def test_three_graphs_where_three_candidates_measure_fastest(tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_a_frozen_batch_is_tuned_alone(tmp_path: Path) -> None:
+def test_a_frozen_batch_is_tuned_alone(tuned: Callable[..., Bundle], tmp_path: Path) -> None:
     found = tuned(tmp_path / "x", batch=4, tune_batch=None)
     assert found.manifest["tuning"]["batches"] == [4]
     (graph,) = found.graphs
     assert graph.chunk is None and found.input.shape[0] == 4
 
 
-def test_a_batch_that_cannot_be_measured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_cannot_be_measured_says_so(
+    tuned: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that dies at the large batch, as it does out of memory: the small one is tuned alone."""
     real = trial.bench
 
@@ -154,7 +160,7 @@ def test_a_batch_that_cannot_be_measured_says_so(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "y").exists()
 
 
-def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_nothing(tuned: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = trial.bench
 
     def stopped(contenders: Any, *, batch: int, seconds: float) -> compare.Comparison:

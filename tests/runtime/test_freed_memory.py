@@ -47,9 +47,10 @@ def test_elsewhere_than_in_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch
     assert not freed_memory.keep_freed_memory()
 
 
-def test_paddle_inference_says_whether_memory_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = f"{Path(__file__).parents[1] / 'data' / 'two_graphs.py'}:TwoGraphs"
-    bundle = dyx.export(path, out=tmp_path / "x", shape=(3, 7, 7), formats=("paddle",), one_graph=True)
+def test_paddle_inference_says_whether_memory_is_kept(
+    two_graphs_class: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = dyx.export(two_graphs_class, out=tmp_path / "x", shape=(3, 7, 7), formats=("paddle",), one_graph=True)
     asked = []
     monkeypatch.setattr("dyx.runtime.paddle_inference.keep_freed_memory", lambda: asked.append(1) or True)
     with open_bundle(bundle, "paddle", device="cpu", tuned=False) as runner:
