@@ -12,6 +12,7 @@ from typing import Any
 from dyx.bundle import FORMAT_FILES, Bundle
 from dyx.checkpoint import Checkpoint
 from dyx.errors import InvalidOption
+from dyx.exporter.converter import Converter
 from dyx.exporter.graphs import PlannedGraph
 from dyx.exporter.planned import Planned, preprocess_of
 from dyx.exporter.settings import ExportSettings
@@ -88,7 +89,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def convert(static: Any, draft: Bundle, settings: ExportSettings, progress: Progress) -> None:
+def convert(static: Any, draft: Bundle, settings: ExportSettings, converter: Converter, progress: Progress) -> None:
     """Write the artifacts that were asked for; the ONNX file is made from the Paddle program either way."""
     with tempfile.TemporaryDirectory(prefix="dyx-", dir=draft.path) as name:
         scratch = Path(name)
@@ -96,7 +97,7 @@ def convert(static: Any, draft: Bundle, settings: ExportSettings, progress: Prog
         to_paddle(static, draft.input, scratch)
         if "onnx" in settings.formats:
             progress("converting to ONNX")
-            to_onnx(scratch, scratch, draft.input, draft.output, settings.opset)
+            to_onnx(converter, scratch, draft.input, draft.output, settings.opset)
         for kind in settings.formats:
             for file in FORMAT_FILES[kind]:
                 (scratch / file).rename(draft.file(file))

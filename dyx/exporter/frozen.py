@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bundle import Bundle, read_bundle, write_manifest
+from dyx.exporter.converter import Converter
 from dyx.exporter.planned import Planned, plan
 from dyx.exporter.to_onnx import to_onnx
 from dyx.exporter.to_paddle import to_paddle
@@ -38,10 +39,11 @@ def export_frozen(model: str, batch: int, out: Path, *, progress: Progress = sil
     network.eval()
     image = TensorSpec("image", "float32", (batch, *shape))
     logits = TensorSpec("logits", "float32", (batch, *planned.trace.output_shape))
-    with written_whole(out, replace=False) as staging:
+    with written_whole(out, replace=False) as staging, Converter() as converter:
+        converter.start()
         progress(f"exporting {model} frozen to batch {batch}, without folds")
         to_paddle(network, image, staging)
-        to_onnx(staging, staging, image, logits)
+        to_onnx(converter, staging, image, logits)
         write_manifest(staging, _manifest(planned, image, logits))
     return read_bundle(out)
 

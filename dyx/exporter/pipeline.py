@@ -9,6 +9,7 @@ from typing import Any
 
 from dyx.bundle import ONNX_MODEL, STEM, Bundle, read_bundle, write_manifest, write_samples
 from dyx.exporter.apply import apply_plan
+from dyx.exporter.converter import Converter
 from dyx.exporter.draft import convert, draft_of
 from dyx.exporter.graphs import PlannedGraph
 from dyx.exporter.planned import Planned, checked, make_planned
@@ -40,20 +41,23 @@ def export(model: str = "alexnet-dy", *, progress: Progress = silent, **settings
     folder = chosen.folder(model)
     chosen.check_folder(folder)
     planned = make_planned(model, chosen, progress)
-    with written_whole(folder, replace=chosen.force) as staging:
+    with written_whole(folder, replace=chosen.force) as staging, Converter() as converter:
+        if "onnx" in chosen.formats:
+            converter.start()
         if chosen.tune:
-            planned = tuned(planned, chosen, staging, progress)
+            planned = tuned(planned, chosen, staging, converter, progress)
         draft = draft_of(staging, planned, planned.graphs, chosen)
         progress(_found(planned))
         static = apply_plan(planned.plan, planned.network, planned.trace.inputs)
         progress("computing the float64 reference")
         reference = reference_of(planned, static, chosen)
         static = (copy.deepcopy(static) if static is reference.network else static).to(dtype="float32")
-        convert(static, draft, chosen, progress)
+        convert(static, draft, chosen, converter, progress)
         for graph, larger in pairwise(planned.graphs):
             progress(f"folding once more, for batches below {larger.graph.from_batch}")
             other = apply_plan(graph.plan, planned.network, planned.trace.inputs).to(dtype="float32")
-            convert(other, draft.of_graph(graph.graph), chosen, progress)
+            convert(other, draft.of_graph(graph.graph), chosen, converter, progress)
+        converter.close()
         verdicts = [
             verdict
             for graph in reversed(planned.graphs)

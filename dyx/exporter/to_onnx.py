@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PARAMETERS, PADDLE_PROGRAM
 from dyx.errors import ConversionFailed, InvalidOption, PackageMissing
+from dyx.exporter.converter import Converter
 from dyx.exporter.naming import layers_of_tensors, name_nodes
 from dyx.onnx_graph import ops_of
 from dyx.paddle_program import Operation, read_program
@@ -29,8 +27,8 @@ def check_opset(opset: int) -> int:
     return opset
 
 
-def to_onnx(folder: Path, out: Path, image: TensorSpec, logits: TensorSpec, opset: int = 17) -> None:
-    """Convert the Paddle program in a folder into `model.onnx` in `out`.
+def to_onnx(converter: Converter, folder: Path, image: TensorSpec, logits: TensorSpec, opset: int = 17) -> None:
+    """Convert the Paddle program in a folder into `model.onnx` beside it.
 
     The graph's input and output get the names of their specs, a free dimension its name, nodes the names of their
     layers; weights are initialisers, constants are folded, dead nodes are gone.
@@ -39,41 +37,13 @@ def to_onnx(folder: Path, out: Path, image: TensorSpec, logits: TensorSpec, opse
         ConversionFailed: The converter failed, died, or wrote a graph that the ONNX checker refuses.
         PackageMissing: onnx or onnxslim is not installed.
     """
-    raw = out / f"raw-{ONNX_MODEL}"
+    program, raw = folder / PADDLE_PROGRAM, folder / f"raw-{ONNX_MODEL}"
     try:
-        _convert(folder / PADDLE_PROGRAM, folder / PADDLE_PARAMETERS, raw, check_opset(opset))
-        model = _clean(raw, read_program(folder / PADDLE_PROGRAM))
-        _write(model, out / ONNX_MODEL, image, logits, opset)
+        converter.convert(program, folder / PADDLE_PARAMETERS, raw, check_opset(opset))
+        model = _clean(raw, read_program(program))
+        _write(model, folder / ONNX_MODEL, image, logits, opset)
     finally:
         raw.unlink(missing_ok=True)
-
-
-def _convert(program: Path, parameters: Path, raw: Path, opset: int) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "dyx.exporter.paddle2onnx_child",
-        str(program),
-        str(parameters),
-        str(raw),
-        str(opset),
-    ]
-    child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if child.returncode != 0:
-        raise ConversionFailed("paddle2onnx", _death(child))
-    if not raw.is_file() or raw.stat().st_size == 0:  # it logs errors and goes on
-        raise ConversionFailed("paddle2onnx", f"it ended well but wrote no file; {_tail(child)}")
-
-
-def _death(child: subprocess.CompletedProcess[str]) -> str:
-    if child.returncode < 0:
-        return f"it was ended by {signal.Signals(-child.returncode).name}; {_tail(child)}"
-    return f"it exited with {child.returncode}; {_tail(child)}"
-
-
-def _tail(child: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in (child.stderr + child.stdout).splitlines() if line.strip()]
-    return f"its last words: {' | '.join(lines[-3:])}" if lines else "it said nothing"
 
 
 def _clean(raw: Path, operations: Sequence[Operation]) -> Any:

@@ -14,6 +14,7 @@ from dyx.bench.profile import profiled
 from dyx.bundle import Bundle, Graph, read_bundle, write_manifest
 from dyx.exporter.apply import apply_plan
 from dyx.exporter.candidates import Candidate, Profiled
+from dyx.exporter.converter import Converter
 from dyx.exporter.draft import convert, draft_of
 from dyx.exporter.graphs import PlannedGraph, usual_chunk
 from dyx.exporter.planned import Planned
@@ -63,14 +64,17 @@ class Workbench:
         planned: The network.
         settings: Of the export; the backend to measure on is its `tune_backend`.
         scratch: A folder for bundles, which the caller removes.
+        converter: Of their programs.
         progress: Called with each step's name.
     """
 
-    def __init__(self, planned: Planned, settings: ExportSettings, scratch: Path, progress: Progress) -> None:
+    def __init__(
+        self, planned: Planned, settings: ExportSettings, scratch: Path, converter: Converter, progress: Progress
+    ) -> None:
         self.backend, self.seconds, self._progress = settings.tune_backend, SECONDS, progress
         # Only the format that is run; candidates are not proved, what is chosen of them is.
         self._settings = replace(settings, formats=(BACKEND_FORMATS[self.backend],))
-        self._planned, self._scratch = planned, scratch
+        self._planned, self._scratch, self._converter = planned, scratch, converter
         self._built: dict[str, Bundle] = {}
 
     def compare(self, candidates: Sequence[Candidate], batch: int, against: Candidate) -> Comparison:
@@ -117,7 +121,7 @@ class Workbench:
             graph = PlannedGraph(Graph(chunk=usual_chunk(candidate.plan)), candidate.plan)
             draft = draft_of(folder, planned, [graph], self._settings)
             static = apply_plan(candidate.plan, planned.network, planned.trace.inputs).to(dtype="float32")
-            convert(static, draft, self._settings, silent)
+            convert(static, draft, self._settings, self._converter, silent)
             write_manifest(folder, {**draft.manifest, "parity": {}})
             self._built[candidate.name] = read_bundle(folder, verify=False)
         return self._built[candidate.name]

@@ -27,6 +27,7 @@ from dyx.exporter.candidates import (
     worth_measuring,
 )
 from dyx.exporter.choice import Choice, choose, crossover, fastest_piece, piece_sizes
+from dyx.exporter.converter import Converter
 from dyx.exporter.graphs import MOST_GRAPHS, PlannedGraph, named_graphs, usual_chunk
 from dyx.exporter.plan import Decision, Plan
 from dyx.exporter.planned import Planned
@@ -38,13 +39,16 @@ PIECES_FROM = 64
 """Smaller batches are taken whole: they stay in caches as they are."""
 
 
-def tuned(planned: Planned, settings: ExportSettings, folder: Path, progress: Progress) -> Planned:
+def tuned(
+    planned: Planned, settings: ExportSettings, folder: Path, converter: Converter, progress: Progress
+) -> Planned:
     """The same network with the graphs that measured fastest, and what was measured.
 
     Args:
         planned: As prices chose.
         settings: Of the export.
         folder: Where candidates may lie while they are measured.
+        converter: Of their programs.
         progress: Called with each step's name.
 
     Raises:
@@ -52,7 +56,7 @@ def tuned(planned: Planned, settings: ExportSettings, folder: Path, progress: Pr
         As `make_plan`, `apply_plan` and the converters.
     """
     with TemporaryDirectory(prefix="tune-", dir=folder) as scratch:
-        tuning = _Tuning(planned, settings, Workbench(planned, settings, Path(scratch), progress))
+        tuning = _Tuning(planned, settings, Workbench(planned, settings, Path(scratch), converter, progress))
         graphs = tuning.graphs()
     return replace(planned, graphs=graphs, tuning=tuning.to_json())
 

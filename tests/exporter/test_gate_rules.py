@@ -326,6 +326,7 @@ def on_onnxruntime(layer: Any, x: np.ndarray, folder: Path) -> np.ndarray:
     """What the exported file answers."""
     import onnxruntime
 
+    from dyx.exporter.converter import Converter
     from dyx.exporter.to_onnx import to_onnx
     from dyx.exporter.to_paddle import to_paddle
     from dyx.tensors import BATCH, TensorSpec
@@ -334,7 +335,8 @@ def on_onnxruntime(layer: Any, x: np.ndarray, folder: Path) -> np.ndarray:
     network.eval()
     image, logits = TensorSpec("image", "float32", (BATCH, *x.shape[1:])), TensorSpec("logits", "float32", (BATCH, 3))
     to_paddle(network, image, folder)
-    to_onnx(folder, folder, image, replace(logits, shape=(BATCH, x.shape[1])))
+    with Converter() as converter:
+        to_onnx(converter, folder, image, replace(logits, shape=(BATCH, x.shape[1])))
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     answer: np.ndarray = session.run(None, {"image": x})[0]
     return answer

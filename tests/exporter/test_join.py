@@ -14,6 +14,7 @@ from paddle import nn
 
 from dyx.bundle import ONNX_MODEL
 from dyx.exporter.apply import apply_plan
+from dyx.exporter.converter import Converter
 from dyx.exporter.join import join
 from dyx.exporter.plan import Plan, make_plan
 from dyx.exporter.rule import Target
@@ -185,7 +186,8 @@ def exported(net: Any, trace: Trace, plan: Plan, folder: Path) -> Path:
     image, made = TensorSpec("image", "float32", ("batch", *SHAPE)), net(paddle.to_tensor(images_of(1)))
     answers = TensorSpec("logits", "float32", ("batch", *made.shape[1:]))
     to_paddle(static_of(net, trace, plan).to(dtype="float32"), image, folder)
-    to_onnx(folder, folder, image, answers)
+    with Converter() as converter:
+        to_onnx(converter, folder, image, answers)
     return folder / ONNX_MODEL
 
 

@@ -603,6 +603,7 @@ def test_files_hold_shared_cells_once_and_any_batch_runs(tmp_path: Path) -> None
     import onnx
     import onnxruntime
 
+    from dyx.exporter.converter import Converter
     from dyx.exporter.to_onnx import to_onnx
     from dyx.exporter.to_paddle import to_paddle
     from dyx.tensors import TensorSpec
@@ -611,7 +612,8 @@ def test_files_hold_shared_cells_once_and_any_batch_runs(tmp_path: Path) -> None
     image = TensorSpec("image", "float32", ("batch", 8, 6, 12))
     logits = TensorSpec("logits", "float32", ("batch", 16, 6, 24))
     to_paddle(dyx.fold(network, shape=(8, 6, 12)), image, tmp_path)
-    to_onnx(tmp_path, tmp_path, image, logits)
+    with Converter() as converter:
+        to_onnx(converter, tmp_path, image, logits)
     held = [tuple(each.dims) for each in onnx.load(tmp_path / "model.onnx").graph.initializer]
     assert held.count((1, 108, 32)) == 1  # m is 36 and 72 for the two
     numbers = sum(tensor.size for tensor in network.state_dict().values())

@@ -11,6 +11,7 @@ from paddle import nn
 from paddle.nn import functional
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PROGRAM
+from dyx.exporter.converter import Converter
 from dyx.exporter.to_onnx import to_onnx
 from dyx.exporter.to_paddle import to_paddle
 from dyx.onnx_graph import Op, Origins, layer_of
@@ -57,7 +58,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     network = Network()
     network.eval()
     to_paddle(network, IMAGE, folder)
-    to_onnx(folder, folder, IMAGE, LOGITS)
+    with Converter() as converter:
+        to_onnx(converter, folder, IMAGE, LOGITS)
     assert not any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in network.sublayers(True))
     return folder, {parameter.name: path.rpartition(".")[0] for path, parameter in network.named_parameters()}
 
