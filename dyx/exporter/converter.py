@@ -38,7 +38,7 @@ class Converter:
         """Write the ONNX file of a Paddle program. Raises ConversionFailed where the converter fails or dies."""
         self.start()
         assert self._child is not None
-        order = [*(str(path.absolute()) for path in (program, parameters, out)), opset]
+        order: list[str | int] = [*(str(path.absolute()) for path in (program, parameters, out)), opset]
         try:
             self._child.ask(order)
         except (EOFError, OSError) as error:
