@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import signal
 import sys
@@ -99,6 +100,20 @@ def altered(dy_bundle: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(dy_bundle, tmp_path / "altered"))
+
+
+@pytest.fixture(scope="session")
+def is_alive() -> Callable[[int], bool]:
+    """Whether there is a process of such a number."""
+
+    def asked(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    return asked
 
 
 @pytest.fixture(scope="session")

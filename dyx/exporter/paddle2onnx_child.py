@@ -28,7 +28,7 @@ def main() -> None:
             paddle2onnx.export(
                 program, parameters, out, opset_version=opset, auto_upgrade_opset=False, optimize_tool=None
             )
-            connection.send_bytes(b"done")
+            connection.send_bytes(b"null")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,14 +162,6 @@ def _manifest() -> dict[str, object]:
 
 
 @pytest.fixture
-def is_running() -> Callable[[Path], bool]:
+def is_running(is_alive: Callable[[int], bool]) -> Callable[[Path], bool]:
     """Whether the process whose id a file holds is still there."""
-
-    def asked(pid_file: Path) -> bool:
-        try:
-            os.kill(int(pid_file.read_text()), 0)
-        except ProcessLookupError:
-            return False
-        return True
-
-    return asked
+    return lambda pid_file: is_alive(int(pid_file.read_text()))

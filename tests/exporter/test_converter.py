@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from paddle import nn
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PARAMETERS, PADDLE_PROGRAM
 from dyx.errors import ConversionFailed
-from dyx.exporter import converter as module
 from dyx.exporter.converter import Converter
 from dyx.exporter.to_paddle import to_paddle
 from dyx.tensors import BATCH, TensorSpec
@@ -26,7 +25,7 @@ import time
 from dyx.exporter.converter import Converter
 converter = Converter()
 converter.start()
-print(converter._child._process.pid, flush=True)
+print(converter._child.process.pid, flush=True)
 time.sleep(60)
 """
 
@@ -53,7 +52,7 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         started.append(process.pid)
         return process
 
-    monkeypatch.setattr(module.subprocess, "Popen", noted)
+    monkeypatch.setattr("dyx.child.subprocess.Popen", noted)
     return started
 
 
@@ -62,16 +61,8 @@ def converted(converter: Converter, folder: Path, out: Path, opset: int = 17) ->
     return (out / ONNX_MODEL).read_bytes()
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_one_process_converts_all_and_as_one_of_each_would(
-    programs: tuple[Path, Path], pids: list[int], tmp_path: Path
+    is_alive: Callable[[int], bool], programs: tuple[Path, Path], pids: list[int], tmp_path: Path
 ) -> None:
     with Converter() as converter:
         together = [converted(converter, folder, tmp_path) for folder in (*programs, programs[0])]
@@ -83,7 +74,9 @@ def test_one_process_converts_all_and_as_one_of_each_would(
     assert len(pids) == 2
 
 
-def test_after_its_death_another_one_goes_on(programs: tuple[Path, Path], pids: list[int], tmp_path: Path) -> None:
+def test_after_its_death_another_one_goes_on(
+    is_alive: Callable[[int], bool], programs: tuple[Path, Path], pids: list[int], tmp_path: Path
+) -> None:
     """paddle2onnx ends the whole interpreter at opset 22, and raises where there is no program."""
     with Converter() as converter:
         with pytest.raises(ConversionFailed, match="it was ended by SIGABRT; its last words: "):
@@ -105,7 +98,7 @@ def test_relative_paths_are_those_of_the_caller(
     assert (tmp_path / ONNX_MODEL).is_file()
 
 
-def test_it_ends_with_a_parent_that_is_killed() -> None:
+def test_it_ends_with_a_parent_that_is_killed(is_alive: Callable[[int], bool]) -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
