@@ -1,13 +1,15 @@
 """alexnet-dy as dyx exports it, on every backend, beside the same network in eager Paddle, all in turns.
 
-    python benchmarks/beside_eager.py [--batch 8 64] [--seconds 6]
+    python benchmarks/beside_eager.py [--batch 8 64] [--seconds 6] [--mkl-as-it-comes]
 
-Writes benchmarks/results/alexnet-dy-beside-eager-cpu-<batch>.json.
+Writes benchmarks/results/alexnet-dy-beside-eager-cpu-<batch>.json. On an AMD CPU dyx tells Paddle's MKL to use AVX2; with
+--mkl-as-it-comes it does not, and the file's name ends in -mkl-as-it-comes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,11 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="*", default=[8, 64])
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--mkl-as-it-comes", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    mkl = "-mkl-as-it-comes" if options.mkl_as_it_comes else ""
+    if mkl:
+        os.environ["MKL_DEBUG_CPU_TYPE"] = ""
     for batch in options.batch:
         found = bench(contenders(), batch=batch, seconds=options.seconds, progress=tell_on_stdout())
-        found.save(options.out / f"{NETWORK}-beside-eager-cpu-{batch}.json")
+        found.save(options.out / f"{NETWORK}-beside-eager-cpu-{batch}{mkl}.json")
         stdout().print(tabulate(found))
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 from dyx.errors import PackageMissing
+
+_CPUINFO = Path("/proc/cpuinfo")
+_FIRST_CORE = 8192
+"""Characters of it that are enough to hold all that is said of one core."""
 
 
 def paddle_package() -> Any:
     """The package `paddle`. Raises PackageMissing."""
     # Paddle's C++ side writes INFO and WARNING lines to the terminal unless told otherwise before it is loaded.
     os.environ.setdefault("GLOG_minloglevel", "2")
+    _let_mkl_use_avx2()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")
@@ -22,3 +28,18 @@ def paddle_package() -> Any:
             raise
         raise PackageMissing("paddlepaddle", "paddle") from error
     return paddle
+
+
+def _let_mkl_use_avx2() -> None:
+    """Eager Paddle's matrix products at full speed on AMD's CPUs, too.
+
+    Paddle brings the MKL of 2019, which takes its AVX2 code on Intel's CPUs alone, and code for SSE elsewhere: a fifth of
+    the speed. A variable read at the first product overrules that; a value that the user has set stays.
+    """
+    try:
+        with _CPUINFO.open() as cpuinfo:
+            told = cpuinfo.read(_FIRST_CORE)
+    except OSError:
+        return
+    if "AuthenticAMD" in told and " avx2 " in told:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
