@@ -140,9 +140,10 @@ def peers(names: Iterable[str], folder: str = "") -> list[tuple[str, list[str]]]
 def avx2() -> str:
     """The same on cores without AVX-512; the eager network in turns with every backend."""
     rows = peers([name for name in PEERS if name != EAGER], AVX2)
-    for batch in PEERS[EAGER]:
-        file = f"{AVX2}alexnet-dy-beside-eager-cpu-{batch}.json"
-        rows.append((f"{EAGER}, batch {batch}", [ratio(file, "alexnet-dy", backend) for backend in BACKENDS]))
+    for words, mkl in (("", ""), (" with its MKL as it comes", "-mkl-as-it-comes")):
+        for batch in PEERS[EAGER]:
+            file = f"{AVX2}alexnet-dy-beside-eager-cpu-{batch}{mkl}.json"
+            rows.append((f"{EAGER}{words}, batch {batch}", [ratio(file, "alexnet-dy", at) for at in BACKENDS]))
     rows += [(f"share of the matrix product's speed, batch {batch}", peak(batch, AVX2)) for batch in (64, 512)]
     rows += [("peak memory of alexnet-bn, batch 512", memory(512, AVX2))]
     return table("alexnet-dy ÷", rows)
