@@ -2,8 +2,8 @@
 
     python benchmarks/beside_eager.py [--batch 8 64] [--seconds 6] [--mkl-as-it-comes]
 
-Writes benchmarks/results/alexnet-dy-beside-eager-cpu-<batch>.json. On an AMD CPU dyx tells Paddle's MKL to use AVX2; with
---mkl-as-it-comes it does not, and the file's name ends in -mkl-as-it-comes.
+Writes benchmarks/results/alexnet-dy-beside-eager-cpu-<batch>.json. On an AMD CPU dyx tells Paddle's MKL to use AVX2;
+with --mkl-as-it-comes it does not, and the file's name ends in -mkl-as-it-comes.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def paddle_package() -> Any:
 def _let_mkl_use_avx2() -> None:
     """Eager Paddle's matrix products at full speed on AMD's CPUs, too.
 
-    Paddle brings the MKL of 2019, which takes its AVX2 code on Intel's CPUs alone, and code for SSE elsewhere: a fifth of
-    the speed. A variable read at the first product overrules that; a value that the user has set stays.
+    Paddle brings the MKL of 2019, which takes its AVX2 code on Intel's CPUs alone, and code for SSE elsewhere: a fifth
+    of the speed. A variable read at the first product overrules that; a value that the user has set stays.
     """
     try:
         with _CPUINFO.open() as cpuinfo:
