@@ -149,12 +149,13 @@ def short_tuning() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tuned_bundle(two_graphs_class: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The small network of two graphs, tuned on this machine, made once."""
+    """The small network of two graphs, its static convolution as it is, tuned on this machine, made once."""
     import dyx
 
-    out = tmp_path_factory.mktemp("tuned") / "bundle"
+    options: dict[str, Any] = {"shape": (3, 7, 7), "formats": ("onnx",), "fold": ("conv/direct",)}
     with _briefly():
-        return dyx.export(two_graphs_class, out=out, shape=(3, 7, 7), formats=("onnx",), tune=True, tune_batch=(1, 64))
+        out = tmp_path_factory.mktemp("tuned") / "bundle"
+        return dyx.export(two_graphs_class, out=out, tune=True, tune_batch=(1, 64), **options)
 
 
 @dataclass(frozen=True)

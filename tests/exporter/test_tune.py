@@ -121,7 +121,7 @@ def test_three_graphs_where_three_candidates_measure_fastest(
 
     monkeypatch.setattr(tune, "speeds", told)
     monkeypatch.setattr("dyx.exporter.candidates.HOPELESS", 1e9)
-    found = tuned(tmp_path / "x", tune_batch=(1, 8, 64))
+    found = tuned(tmp_path / "x", tune_batch=(1, 8, 64), fold=FEWER)
     assert [(graph.stem, graph.from_batch) for graph in found.graphs] == [("small", 1), ("medium", 8), ("model", 64)]
     rules = [rules_of(found.of_graph(graph).manifest["plan"])["features.2"] for graph in found.graphs]
     assert rules == ["dyconv/mix-outputs", "dyconv/mix-inputs", "dyconv/winograd"]
