@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dyx.exporter.folded.constants import constant
+from dyx.exporter.folded.constants import SharedConstants, constant
+from dyx.exporter.folded.rows import one_hot_reads, output_size
 from dyx.nn.framework import Layer, paddle
 from dyx.nn.geometry import Geometry
+
+_BANDED = 28
+"""Lines and columns of the largest map that is convolved by bands."""
 
 
 def row_split(geometry: Geometry) -> tuple[int, Geometry]:
@@ -32,20 +37,56 @@ def row_split(geometry: Geometry) -> tuple[int, Geometry]:
     return rows, walk
 
 
-def depthwise_work(geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> tuple[int, int]:
-    """What `DepthwisePerSample` does to one image: multiply-accumulates, and floats read and written.
+class Work(NamedTuple):
+    """What applying kernels to one image takes: see `Cost`."""
+
+    macs: int
+    floats: int
+    depthwise_macs: int
+
+
+def depthwise_work(geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Work:
+    """What `depthwise_per_sample` does to one image.
 
     Args:
         geometry: The whole walk.
         input_shape: `(C, H, W)`.
         output_shape: `(C, H', W')`.
     """
+    if in_bands(input_shape[1:]):
+        return _work_of_bands(geometry, input_shape, output_shape)
     rows, walk = row_split(geometry)
     columns = prod(walk.kernel)
     lines = output_shape[1] if rows == 1 else input_shape[1] + 2 * int(walk.padding[0])
     points = output_shape[0] * lines * output_shape[2]
     sums = 0 if rows == 1 else 2 * rows * points
-    return (columns + rows) * columns * points, prod(input_shape) + 2 * columns * points + sums + prod(output_shape)
+    floats = prod(input_shape) + 2 * columns * points + sums + prod(output_shape)
+    return Work((columns + rows) * columns * points, floats, columns * columns * points)
+
+
+def _work_of_bands(geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Work:
+    (channels, lines, width), taps = input_shape, prod(geometry.kernel)
+    rows = channels * output_shape[1] * geometry.kernel[1]
+    floats = prod(input_shape) + 2 * rows * (lines + width) + prod(output_shape)
+    return Work(rows * (taps * lines + lines * width + width * output_shape[2]), floats, 0)
+
+
+def in_bands(size: tuple[int, ...]) -> bool:
+    """Whether maps of so many lines and columns are convolved by bands: their arithmetic grows with both."""
+    return max(size) <= _BANDED
+
+
+def depthwise_per_sample(
+    geometry: Geometry, size: tuple[int, ...], shared: SharedConstants
+) -> DepthwiseBands | DepthwiseCopies:
+    """What convolves every channel of every sample with a kernel of its own, for maps of such a size.
+
+    Args:
+        geometry: How the convolution walks; it has as many groups as channels.
+        size: Of the maps that it will see.
+        shared: Holds what layers of like maps have in common.
+    """
+    return DepthwiseBands(geometry, size, shared) if in_bands(size) else DepthwiseCopies(geometry)
 
 
 class Patches(Layer):
@@ -72,7 +113,61 @@ class Patches(Layer):
         return self.geometry.convolve(x, self.one_hot)
 
 
-class DepthwisePerSample(Layer):
+class DepthwiseBands(Layer):
+    """`y_bc = x_bc * w_bc` as three matmuls, of small maps.
+
+    A kernel's taps are spread to a banded matrix, which takes the lines of a map to those of the output, once for each
+    column of the kernel. A constant matrix then shifts and adds what the columns gave.
+
+    Strides, dilations and padding are zeros of these matrices. Beside shifted copies it does up to `lines / kernel`
+    times the arithmetic, as products of matrices. docs/speed.md has what it measured.
+
+    Args:
+        geometry: How the convolution walks; it has C groups.
+        size: Of the maps that it will see; others are possible in eager mode, and slower.
+        shared: Holds the matrices.
+    """
+
+    def __init__(self, geometry: Geometry, size: tuple[int, ...], shared: SharedConstants) -> None:
+        super().__init__()
+        self.geometry, self.size = geometry, size
+        for name, make in (("spread", self._spread), ("across", self._across)):
+            shared.give(self, name, f"{name} {replace(geometry, groups=1)} of {size}", partial(make, size))
+
+    def forward(self, x: Any, kernels: Any) -> Any:
+        """`(B, C, H', W')` of `x (B, C, H, W)` and `kernels (B, C · taps)`, all taps of a channel side by side."""
+        (channels, *size), (columns, taps) = x.shape[1:], (self.geometry.kernel[1], prod(self.geometry.kernel))
+        lines, width = output_size(self.geometry, tuple(size))
+        spread, across = self._matrices(tuple(size))
+        bands = paddle.matmul(kernels.reshape([-1, channels, taps]), spread)
+        # The map is a factor after a reshape alone: what a convolution gives may lie in blocks of channels, and Paddle's
+        # oneDNN then reads it wrongly.
+        rows = paddle.matmul(bands.reshape([-1, lines * columns, size[0]]), x.reshape([-1, *size]))
+        # A reshape stands between the last product and what is added to each channel: OpenVINO and Paddle's oneDNN
+        # would take both as one, which the former cannot do and the latter needs 20 times as long for.
+        y = paddle.matmul(rows.reshape([-1, channels * lines, columns * size[1]]), across)
+        return y.reshape([-1, channels, lines, width])
+
+    def _matrices(self, size: tuple[int, ...]) -> tuple[Any, Any]:
+        if size == self.size:
+            return self.spread, self.across
+        made = (self._spread(size), self._across(size))
+        return tuple(paddle.to_tensor(matrix.astype(str(self.spread.dtype).split(".")[-1])) for matrix in made)
+
+    def _spread(self, size: tuple[int, ...]) -> np.ndarray:
+        """`(taps, H' · columns · H)`: where each tap of a kernel stands in its bands."""
+        reads, columns = one_hot_reads(self.geometry, 0, size[0]), np.eye(self.geometry.kernel[1])
+        bands: np.ndarray = np.einsum("oti,cd->tcodi", reads, columns)
+        return bands.reshape(prod(self.geometry.kernel), -1)
+
+    def _across(self, size: tuple[int, ...]) -> np.ndarray:
+        """`(columns · W, W')`: which column of a map each column of the kernel reads for each of the output."""
+        return (
+            one_hot_reads(self.geometry, 1, size[1]).transpose(1, 2, 0).reshape(-1, output_size(self.geometry, size)[1])
+        )
+
+
+class DepthwiseCopies(Layer):
     """`y_bc = x_bc * w_bc`: shifted copies, a batched matmul that mixes them, and a sum over the kernel's rows.
 
     Shifts along a line are one convolution with one-hot kernels, which pads by itself. A matmul then gives, for each
@@ -82,16 +177,15 @@ class DepthwisePerSample(Layer):
     stride of 2 a 3×3 kernel goes as patches of all taps.
 
     Args:
-        channels: C.
         geometry: How the convolution walks; it has C groups.
     """
 
-    def __init__(self, channels: int, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry) -> None:
         super().__init__()
-        self.channels, self.geometry = channels, geometry
+        self.channels, self.geometry = geometry.groups, geometry
         self.rows, walk = row_split(geometry)
         self.columns = prod(walk.kernel)
-        self.copies = Patches(channels, walk)
+        self.copies = Patches(geometry.groups, walk)
 
     def forward(self, x: Any, kernels: Any) -> Any:
         """`(B, C, H', W')` of `x (B, C, H, W)` and `kernels (B, C · taps)`, all taps of a channel side by side."""

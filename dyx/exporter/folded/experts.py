@@ -148,6 +148,36 @@ class AggregateKernel(FoldedExperts):
         return self.add_bias(applied(self.matrix, x, kernels), attention)
 
 
+class AggregateDepthwise(FoldedExperts):
+    """A kernel per sample and channel, mixed by one matmul.
+
+    Args:
+        routing: What makes the weights, or None.
+        weight: `(K, C, 1, h, w)`.
+        bias: `(K, C)` or None.
+        offset: `(C,)` or None.
+        geometry: How the convolution walks.
+        depthwise: What applies the kernels; see `depthwise_per_sample`.
+    """
+
+    def __init__(
+        self,
+        routing: Any,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        offset: np.ndarray | None,
+        geometry: Geometry,
+        depthwise: Any,
+    ) -> None:
+        super().__init__(routing, weight.reshape(len(weight), -1), bias, offset, geometry)
+        self.depthwise = depthwise
+
+    def forward(self, x: Any, attention: Any = None) -> Any:
+        """`(B, C, H', W')`."""
+        attention = self.attention_of(x, attention)
+        return self.add_bias(self.depthwise(x, paddle.matmul(attention, self.weight)), attention)
+
+
 class ComputedKernel(FoldedExperts):
     """For a batch of exactly one: the kernel is mixed, then an ordinary convolution takes it.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
-from dyx.exporter.folded.depthwise import DepthwisePerSample
+from dyx.exporter.folded.depthwise import depthwise_per_sample
 from dyx.exporter.folded.factors import as_factor, gathered, with_zero
 from dyx.exporter.folded.kw_attention import ContrastAttention
 from dyx.exporter.folded.rows import Columns, LinearRows, Matrix, Rows, moves, output_size, tap_table
@@ -223,13 +223,14 @@ class DepthwiseKernelPerSample(FoldedCells):
 
     Args:
         layer: As in FoldedCells; it has as many groups as inputs and outputs.
-        shared: Holds the cells.
+        size: Of the maps that it will see.
+        shared: Holds the cells, and what layers of like maps have in common.
     """
 
-    def __init__(self, layer: KwParameters, shared: SharedConstants) -> None:
+    def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
         super().__init__(layer)
         self.kernels = RightKernels(layer, shared, left=False)
-        self.depthwise = DepthwisePerSample(layer.channels_out, layer.geometry)
+        self.depthwise = depthwise_per_sample(layer.geometry, size, shared)
 
     def forward(self, x: Any) -> Any:
         """`(B, C, H', W')` of `(B, C, H, W)`."""

@@ -231,6 +231,12 @@ def _reads(geometry: Geometry, axis: int, size: int) -> np.ndarray:
     return reads
 
 
+def one_hot_reads(geometry: Geometry, axis: int, size: int) -> np.ndarray:
+    """`(count, taps, size)`: 1 where an axis of the kernel reads a coordinate, for each of the output; else 0."""
+    one_hot: np.ndarray = (_reads(geometry, axis, size)[..., None] == np.arange(size)).astype(np.float64)
+    return one_hot
+
+
 def moves(geometry: Geometry) -> bool:
     """Whether a convolution reads other positions than those that it writes."""
     return prod(geometry.kernel) * prod(geometry.stride) > 1 or any(geometry.padding)

@@ -27,7 +27,8 @@ import numpy as np
 
 from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
-from dyx.exporter.folded.experts import AggregateKernel, ComputedKernel, MixInputs, MixOutputs
+from dyx.exporter.folded.depthwise import depthwise_per_sample, depthwise_work
+from dyx.exporter.folded.experts import AggregateDepthwise, AggregateKernel, ComputedKernel, MixInputs, MixOutputs
 from dyx.exporter.folded.rows import matrix_of, moves, unfolds_by_convolution
 from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
@@ -119,6 +120,24 @@ def applying_floats(site: Site) -> int:
     return 5 * inputs + 2 * unfolded_floats(site) + 3 * outputs
 
 
+def is_depthwise(site: Site) -> bool:
+    """Whether a convolution has as many groups as inputs and outputs."""
+    return bool(site.layer.weight.shape[2] == 1 and site.layer.geometry.groups == site.layer.channels_out)
+
+
+def applying_cost(site: Site) -> Cost:
+    """Of applying a kernel per sample that is there: to each channel, or to rows or columns of the map."""
+    if is_depthwise(site):
+        work = depthwise_work(site.layer.geometry, site.input_shape, site.output_shape)
+        return Cost.of_floats(**work._asdict())
+    return Cost.of_floats(convolution_macs(site) + unfolding_macs(site), applying_floats(site))
+
+
+def _depthwise_macs(site: Site) -> int:
+    """Of K experts in one convolution with one channel of an expert in each group; 0 of others."""
+    return site.layer.experts * convolution_macs(site) if site.layer.weight.shape[2] == 1 else 0
+
+
 def _bias_floats(site: Site) -> int:
     """What adding a mixed bias moves: the output is read and written once more."""
     return 0 if site.layer.bias is None and site.affine is None else 2 * prod(site.output_shape)
@@ -127,7 +146,8 @@ def _bias_floats(site: Site) -> int:
 def _mix_outputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
     layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
     macs = layer.experts * (convolution_macs(site) + outputs)
-    cost = Cost.of_floats(macs, inputs + (2 * layer.experts + 1) * outputs, layer.weight.size)
+    floats = inputs + (2 * layer.experts + 1) * outputs
+    cost = Cost.of_floats(macs, floats, layer.weight.size, _depthwise_macs(site))
 
     def build(_: SharedConstants) -> MixOutputs:
         mixed, groups = mixture(site), layer.geometry.groups
@@ -141,7 +161,8 @@ def _mix_outputs(site: Site, target: Target, mixture: Callable[[Site], Mixture])
 def _mix_inputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
     layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
     macs = layer.experts * (convolution_macs(site) + inputs)
-    cost = Cost.of_floats(macs, (2 * layer.experts + 1) * inputs + outputs + _bias_floats(site), layer.weight.size)
+    floats = (2 * layer.experts + 1) * inputs + outputs + _bias_floats(site)
+    cost = Cost.of_floats(macs, floats, layer.weight.size, _depthwise_macs(site))
 
     def build(_: SharedConstants) -> MixInputs:
         mixed = mixture(site)
@@ -170,17 +191,20 @@ def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
 
 
 def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
-    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
-    floats = applying_floats(site) + 2 * kernel + _bias_floats(site)
+    layer, kernel, size = site.layer, prod(site.layer.weight.shape[1:]), site.input_shape[1:]
+    depthwise = is_depthwise(site)
 
-    def build(shared: SharedConstants) -> AggregateKernel:
+    def build(shared: SharedConstants) -> AggregateKernel | AggregateDepthwise:
         mixed, walk = mixture(site), layer.geometry
-        matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
-        return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk, matrix)
+        held = (mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk)
+        if depthwise:
+            return AggregateDepthwise(*held, depthwise_per_sample(walk, size, shared))
+        return AggregateKernel(*held, matrix_of(walk, layer.channels_in, size, shared, layer.channels_out))
 
-    macs = convolution_macs(site) + layer.weight.size + unfolding_macs(site)
-    cost, widest = Cost.of_floats(macs, floats, layer.weight.size), max(kernel, unfolded_floats(site))
-    return Offer(cost, "kernel per sample, im2col, batched matmul", build, site.norm, widest=widest)
+    mixing = Cost.of_floats(layer.weight.size, 2 * kernel + _bias_floats(site), layer.weight.size)
+    form = "depthwise kernel per sample" if depthwise else "kernel per sample, im2col, batched matmul"
+    widest = 0 if depthwise else max(kernel, unfolded_floats(site))
+    return Offer(mixing + applying_cost(site), form, build, site.norm, widest=widest)
 
 
 def _aggregate_winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:

@@ -39,7 +39,7 @@ import numpy as np
 
 from dyx.exporter.algebra import Affine
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
-from dyx.exporter.folded.depthwise import depthwise_work
+from dyx.exporter.folded.depthwise import Work, depthwise_work
 from dyx.exporter.folded.kernelwarehouse import (
     CellsFirst,
     DepthwiseKernelPerSample,
@@ -138,11 +138,11 @@ def _own_cells(site: Site) -> Refusal | None:
 def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     layer: KwParameters = site.layer
     kernel = prod(layer.kernel_shape)
-    macs, floats = _applying(site)
+    applying = _applying(site)
 
     def build(shared: SharedConstants) -> FoldedCells:
         if layer.depthwise:
-            return DepthwiseKernelPerSample(_folded(layer), shared)
+            return DepthwiseKernelPerSample(_folded(layer), _size(site), shared)
         walk, left = layer.geometry, lie_left(layer, _positions(site)[1], shared)
         if left and walk.groups == 1:
             return LeftKernelPerSample(_folded(layer, left=True), _size(site), shared)
@@ -151,7 +151,7 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
 
     form = "depthwise kernel" if layer.depthwise else "kernel"
     return over_memory(kernel, target) or Offer(
-        _cost(layer.grid.mixtures * layer.cells.size + macs, 2 * kernel + floats, site),
+        _cost(layer.grid.mixtures * layer.cells.size, 2 * kernel, site) + Cost.of_floats(**applying._asdict()),
         f"{form} per sample from shared cells, batched matmul",
         build,
         widest=0 if layer.depthwise else max(kernel, unfolded_floats(site)),
@@ -169,12 +169,12 @@ def _aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
     return in_tiles(site, target, _cost(layer.grid.mixtures * layer.cells.size, kernel, site), build)
 
 
-def _applying(site: Site) -> tuple[int, int]:
-    """Multiply-accumulates, and floats moved, of applying a kernel per sample that is there."""
+def _applying(site: Site) -> Work:
+    """Of applying a kernel per sample that is there."""
     layer: KwParameters = site.layer
     if layer.depthwise:
         return depthwise_work(layer.geometry, site.input_shape, site.output_shape)
-    return prod(layer.kernel_shape) * _positions(site)[1] + unfolding_macs(site), applying_floats(site)
+    return Work(prod(layer.kernel_shape) * _positions(site)[1] + unfolding_macs(site), applying_floats(site), 0)
 
 
 def _mix_inputs(site: Site, target: Target) -> Offer | Refusal:

@@ -26,7 +26,6 @@ import numpy as np
 from dyx.exporter import algebra
 from dyx.exporter.algebra import Affine
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
-from dyx.exporter.folded.depthwise import depthwise_work
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledDepthwise, ScaledKernel, ScaledMixture
 from dyx.exporter.folded.rows import matrix_of
@@ -34,12 +33,12 @@ from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
-    applying_floats,
+    applying_cost,
     convolution_macs,
+    is_depthwise,
     not_planar,
     static_cost,
     unfolded_floats,
-    unfolding_macs,
 )
 from dyx.exporter.rules.memory import over_memory
 from dyx.exporter.rules.tiles import in_tiles
@@ -67,10 +66,6 @@ def _experts(site: Site) -> tuple[np.ndarray, np.ndarray | None]:
     return weight * affine.scale.reshape(1, -1, *(1,) * (weight.ndim - 2)), affine.shift
 
 
-def _is_depthwise(site: Site) -> bool:
-    return bool(site.layer.weight.shape[2] == 1 and site.layer.geometry.groups == site.layer.channels_out)
-
-
 def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     """One kernel per sample, scaled along its axes."""
     layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
@@ -81,20 +76,15 @@ def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
 
     def build(shared: SharedConstants) -> ScaledKernel | ScaledDepthwise:
         (weight, offset), walk = _experts(site), layer.geometry
-        if _is_depthwise(site):
-            return ScaledDepthwise(_attention(layer), weight, offset, walk)
+        if is_depthwise(site):
+            return ScaledDepthwise(_attention(layer), weight, offset, walk, site.input_shape[1:], shared)
         matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
         return ScaledKernel(_attention(layer), weight, offset, matrix, filters_kernel=kernel < outputs)
 
-    if _is_depthwise(site):
-        work, moved = depthwise_work(layer.geometry, site.input_shape, site.output_shape)
-        widest = 0
-    else:
-        work, moved = convolution_macs(site) + unfolding_macs(site), applying_floats(site)
-        widest = max(kernel, unfolded)
     # The shift of a batch norm reads and writes the output once more.
-    floats = moved + 2 * kernel + 2 * min(kernel, unfolded) + 2 * outputs
-    cost = Cost.of_floats(work + layer.weight.size + kernel, floats, layer.weight.size)
+    floats = 2 * kernel + 2 * min(kernel, unfolded) + 2 * outputs
+    cost = Cost.of_floats(layer.weight.size + kernel, floats, layer.weight.size) + applying_cost(site)
+    widest = 0 if is_depthwise(site) else max(kernel, unfolded)
     return Offer(cost, "scaled kernel per sample", build, site.norm, widest=widest)
 
 
