@@ -140,8 +140,8 @@ class DepthwiseBands(Layer):
         lines, width = output_size(self.geometry, tuple(size))
         spread, across = self._matrices(tuple(size))
         bands = paddle.matmul(kernels.reshape([-1, channels, taps]), spread)
-        # The map is a factor after a reshape alone: what a convolution gives may lie in blocks of channels, and Paddle's
-        # oneDNN then reads it wrongly.
+        # The map is a factor after a reshape alone: what a convolution gives may lie in blocks of channels, which
+        # Paddle's oneDNN then reads wrongly.
         rows = paddle.matmul(bands.reshape([-1, lines * columns, size[0]]), x.reshape([-1, *size]))
         # A reshape stands between the last product and what is added to each channel: OpenVINO and Paddle's oneDNN
         # would take both as one, which the former cannot do and the latter needs 20 times as long for.
