@@ -168,7 +168,8 @@ def others() -> str:
 
 def backbones() -> str:
     """KernelWarehouse beside dynamic convolution of like size; backbones beside their batch-frozen exports."""
-    beside_dy, folded = "kw1x-beside-dy4x-resnet18-cpu-8.json", ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
+    beside_dy, resnets = "kw1x-beside-dy4x-resnet18-cpu-8.json", ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
+    mobilenets = ("dy4x-mobilenetv2-100", "odconv4x-mobilenetv2-100")
     rows = [
         (
             f"kw1x-resnet18 ÷ dy4x-resnet18, {machine}, 8",
@@ -176,7 +177,7 @@ def backbones() -> str:
         )
         for machine, folder in (("AVX-512, before tiles", ""), ("AVX2", AVX2))
     ]
-    for name, batch in product(folded, (8, 32)):
+    for name, batch in [*product(resnets, (8, 32)), *product(mobilenets, (8,))]:
         cells = [ratio(f"{AVX2}{name}-cpu-{batch}.json", name, at) for at in BACKENDS]
         rows.append((f"{name} ÷ its batch-frozen export, AVX2, {batch}", cells))
     return table("networks, cores and batch", rows)

@@ -152,7 +152,7 @@ class DepthwiseBands(Layer):
         if size == self.size:
             return self.spread, self.across
         made = (self._spread(size), self._across(size))
-        return tuple(paddle.to_tensor(matrix.astype(str(self.spread.dtype).split(".")[-1])) for matrix in made)
+        return tuple(paddle.to_tensor(matrix, dtype=self.spread.dtype) for matrix in made)
 
     def _spread(self, size: tuple[int, ...]) -> np.ndarray:
         """`(taps, H' · columns · H)`: where each tap of a kernel stands in its bands."""
