@@ -104,6 +104,15 @@ class Depthwise(paddle.nn.Layer):
         return self.head(relu(self.scaled_norm(self.scaled(x))).mean([2, 3]))
 
 
+def test_prices_know_that_experts_in_one_depthwise_convolution_are_slow() -> None:
+    """By arithmetic and bytes alone three experts at 14 × 14 would be cheaper than bands; they measure slower."""
+    plan = dyx.plan(f"{__file__}:Depthwise", shape=(3, 28, 28), tune_batch=8).plan
+    (mixed, *_) = plan.decisions
+    assert (mixed.site.path, mixed.rule) == ("mixed", "dyconv/aggregate-kernel")
+    assert mixed.offer.cost.depthwise_macs == 0
+    assert "dyconv/mix-outputs" in mixed.passed_over
+
+
 def test_every_backend_gives_the_answers_of_float64(tmp_path: Path) -> None:
     """Runtimes that take a product and what is added to channels as one have failed here, or took 20 times as long."""
     rules = ("dyconv/aggregate-kernel", "odconv/aggregate-kernel")
