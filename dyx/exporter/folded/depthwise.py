@@ -162,9 +162,8 @@ class DepthwiseBands(Layer):
 
     def _across(self, size: tuple[int, ...]) -> np.ndarray:
         """`(columns · W, W')`: which column of a map each column of the kernel reads for each of the output."""
-        return (
-            one_hot_reads(self.geometry, 1, size[1]).transpose(1, 2, 0).reshape(-1, output_size(self.geometry, size)[1])
-        )
+        reads = one_hot_reads(self.geometry, 1, size[1])
+        return reads.transpose(1, 2, 0).reshape(-1, len(reads))
 
 
 class DepthwiseCopies(Layer):
