@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dyx.cpuinfo import processors
 from dyx.gpu import gpus
 
 _PACKAGES = (
@@ -24,7 +25,6 @@ _FLAGS = (
 )
 _VARIABLES = ("OMP_", "KMP_", "MKL_", "GOMP_", "OPENBLAS_", "CUDA_VISIBLE_DEVICES", "FLAGS_", "ORT_", "OV_")
 _GIT_PATIENCE_S = 5
-_CPUINFO = "/proc/cpuinfo"
 _CPUS = "/sys/devices/system/cpu"
 
 
@@ -57,7 +57,7 @@ def packages() -> dict[str, str]:
 
 def cpu() -> dict[str, Any]:
     """The CPU: model, instruction sets, cores, and what may hold it back."""
-    told = next(iter(_processors()), {})
+    told = next(iter(processors()), {})
     flags = set((told.get("flags") or told.get("Features") or "").split())
     return {
         "model": told.get("model name") or platform.processor() or platform.machine(),
@@ -90,8 +90,8 @@ def _clocks_mhz() -> list[float]:
     told = [_text(f"{_CPUS}/cpu{core}/cpufreq/scaling_cur_freq") for core in usable]
     if any(told):
         return [int(khz) / 1e3 for khz in told if khz and khz.isdigit()]
-    processors = {entry.get("processor"): entry.get("cpu MHz") for entry in _processors()}
-    return [float(mhz) for core in usable if (mhz := processors.get(str(core)))]
+    clocks = {entry.get("processor"): entry.get("cpu MHz") for entry in processors()}
+    return [float(mhz) for core in usable if (mhz := clocks.get(str(core)))]
 
 
 def memory_bytes() -> int:
@@ -118,13 +118,6 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def _processors() -> list[dict[str, str]]:
-    """What /proc/cpuinfo tells of each processor."""
-    blocks = (_text(_CPUINFO) or "").split("\n\n")
-    pairs = ((line.partition(":") for line in block.splitlines()) for block in blocks)
-    return [{key.strip(): value.strip() for key, _, value in block} for block in pairs]
 
 
 def _text(path: str) -> str | None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
+from dyx.cpuinfo import processors
 from dyx.errors import PackageMissing
-
-_CPUINFO = Path("/proc/cpuinfo")
-_FIRST_CORE = 8192
-"""Characters of it that are enough to hold all that is said of one core."""
 
 
 def paddle_package() -> Any:
@@ -36,10 +32,6 @@ def _let_mkl_use_avx2() -> None:
     Paddle brings the MKL of 2019, which takes its AVX2 code on Intel's CPUs alone, and code for SSE elsewhere: a fifth
     of the speed. A variable read at the first product overrules that; a value that the user has set stays.
     """
-    try:
-        with _CPUINFO.open() as cpuinfo:
-            told = cpuinfo.read(_FIRST_CORE)
-    except OSError:
-        return
-    if "AuthenticAMD" in told and " avx2 " in told:
+    told = next(iter(processors()), {})
+    if told.get("vendor_id") == "AuthenticAMD" and "avx2" in told.get("flags", "").split():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")

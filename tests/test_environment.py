@@ -31,7 +31,7 @@ def clocks(folder: Path, khz: dict[int, str], monkeypatch: pytest.MonkeyPatch, c
         (folder / f"cpu{core}" / "cpufreq" / "scaling_cur_freq").write_text(f"{text}\n")
     (folder / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr("dyx.environment._CPUS", str(folder))
-    monkeypatch.setattr("dyx.environment._CPUINFO", str(folder / "cpuinfo"))
+    monkeypatch.setattr("dyx.cpuinfo._CPUINFO", str(folder / "cpuinfo"))
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 2, 3})
 
 

@@ -31,7 +31,7 @@ def test_mkl_is_told_to_use_avx2_where_it_would_not(
 ) -> None:
     if told is not None:
         (tmp_path / "cpuinfo").write_text(told)
-    monkeypatch.setattr(paddle_package, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("dyx.cpuinfo._CPUINFO", str(tmp_path / "cpuinfo"))
     monkeypatch.setenv(VARIABLE, "restored afterwards")
     monkeypatch.delenv(VARIABLE)
     paddle_package.paddle_package()
@@ -40,7 +40,7 @@ def test_mkl_is_told_to_use_avx2_where_it_would_not(
 
 def test_a_value_that_the_user_has_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpuinfo").write_text(AMD)
-    monkeypatch.setattr(paddle_package, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("dyx.cpuinfo._CPUINFO", str(tmp_path / "cpuinfo"))
     monkeypatch.setenv(VARIABLE, "")
     paddle_package.paddle_package()
     assert os.environ[VARIABLE] == ""
