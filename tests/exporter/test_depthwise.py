@@ -13,7 +13,9 @@ import pytest
 import dyx
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.folded.constants import SharedConstants
-from dyx.exporter.folded.depthwise import DepthwiseBands, DepthwiseCopies, depthwise_per_sample, depthwise_work
+from dyx.exporter.folded.depthwise import DepthwiseBands, DepthwiseCopies, depthwise_per_sample
+from dyx.exporter.rule import Cost
+from dyx.exporter.rules.depthwise import depthwise_cost
 from dyx.nn.dyconv import DYConv2D
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import ODConv2D
@@ -68,14 +70,15 @@ def test_small_maps_go_by_bands(size: tuple[int, int], kind: type) -> None:
     assert isinstance(depthwise_per_sample(walk, size, SharedConstants()), kind)
 
 
-def test_work_is_what_the_layers_do() -> None:
+def test_costs_are_what_the_layers_do() -> None:
     """Strided: 9 × 12 positions become 5 × 6 by bands, 5 · 3 · 9 factors and 5 · 3 · 12 products for each channel."""
     walk = Geometry((3, 3), (2, 2), (1, 1), (1, 1), 2)
     factors, products = 2 * 5 * 3 * 9, 2 * 5 * 3 * 12
-    bands = depthwise_work(walk, (2, 9, 12), (2, 5, 6))
-    assert bands == (9 * factors + 12 * factors + 6 * products, 2 * (9 * 12 + 5 * 6) + 2 * (factors + products), 0)
-    copies = depthwise_work(walk, (2, 40, 40), (2, 20, 20))
-    assert copies == (10 * 9 * 800, 3200 + 18 * 800 + 800, 81 * 800), "a stride of 2: patches of all taps"
+    macs, floats = 9 * factors + 12 * factors + 6 * products, 2 * (9 * 12 + 5 * 6) + 2 * (factors + products)
+    assert depthwise_cost(walk, (2, 9, 12), (2, 5, 6)) == Cost(macs, 4 * floats)
+    copies = depthwise_cost(walk, (2, 40, 40), (2, 20, 20))
+    patches = Cost(10 * 9 * 800, 4 * (3200 + 18 * 800 + 800), depthwise_macs=81 * 800)
+    assert copies == patches, "a stride of 2: patches of all taps"
 
 
 def test_layers_of_like_maps_share_their_matrices() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -35,40 +35,6 @@ def row_split(geometry: Geometry) -> tuple[int, Geometry]:
         dilation=(1, geometry.dilation[1]),
     )
     return rows, walk
-
-
-class Work(NamedTuple):
-    """What applying kernels to one image takes: see `Cost`."""
-
-    macs: int
-    floats: int
-    depthwise_macs: int
-
-
-def depthwise_work(geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Work:
-    """What `depthwise_per_sample` does to one image.
-
-    Args:
-        geometry: The whole walk.
-        input_shape: `(C, H, W)`.
-        output_shape: `(C, H', W')`.
-    """
-    if in_bands(input_shape[1:]):
-        return _work_of_bands(geometry, input_shape, output_shape)
-    rows, walk = row_split(geometry)
-    columns = prod(walk.kernel)
-    lines = output_shape[1] if rows == 1 else input_shape[1] + 2 * int(walk.padding[0])
-    points = output_shape[0] * lines * output_shape[2]
-    sums = 0 if rows == 1 else 2 * rows * points
-    floats = prod(input_shape) + 2 * columns * points + sums + prod(output_shape)
-    return Work((columns + rows) * columns * points, floats, columns * columns * points)
-
-
-def _work_of_bands(geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Work:
-    (channels, lines, width), taps = input_shape, prod(geometry.kernel)
-    rows = channels * output_shape[1] * geometry.kernel[1]
-    floats = prod(input_shape) + 2 * rows * (lines + width) + prod(output_shape)
-    return Work(rows * (taps * lines + lines * width + width * output_shape[2]), floats, 0)
 
 
 def in_bands(size: tuple[int, ...]) -> bool:
@@ -136,9 +102,10 @@ class DepthwiseBands(Layer):
 
     def forward(self, x: Any, kernels: Any) -> Any:
         """`(B, C, H', W')` of `x (B, C, H, W)` and `kernels (B, C · taps)`, all taps of a channel side by side."""
-        (channels, *size), (columns, taps) = x.shape[1:], (self.geometry.kernel[1], prod(self.geometry.kernel))
-        lines, width = output_size(self.geometry, tuple(size))
-        spread, across = self._matrices(tuple(size))
+        channels, size = x.shape[1], tuple(x.shape[2:])
+        columns, taps = self.geometry.kernel[1], prod(self.geometry.kernel)
+        lines, width = output_size(self.geometry, size)
+        spread, across = self._matrices(size)
         bands = paddle.matmul(kernels.reshape([-1, channels, taps]), spread)
         # The map is a factor after a reshape alone: what a convolution gives may lie in blocks of channels, which
         # Paddle's oneDNN then reads wrongly.

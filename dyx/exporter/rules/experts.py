@@ -27,11 +27,12 @@ import numpy as np
 
 from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
-from dyx.exporter.folded.depthwise import depthwise_per_sample, depthwise_work
+from dyx.exporter.folded.depthwise import depthwise_per_sample
 from dyx.exporter.folded.experts import AggregateDepthwise, AggregateKernel, ComputedKernel, MixInputs, MixOutputs
 from dyx.exporter.folded.rows import matrix_of, moves, unfolds_by_convolution
 from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rules.depthwise import depthwise_cost
 from dyx.exporter.rules.memory import over_memory
 from dyx.exporter.rules.tiles import in_tiles
 from dyx.exporter.rules.winograd import winograd
@@ -128,8 +129,7 @@ def is_depthwise(site: Site) -> bool:
 def applying_cost(site: Site) -> Cost:
     """Of applying a kernel per sample that is there: to each channel, or to rows or columns of the map."""
     if is_depthwise(site):
-        work = depthwise_work(site.layer.geometry, site.input_shape, site.output_shape)
-        return Cost.of_floats(**work._asdict())
+        return depthwise_cost(site.layer.geometry, site.input_shape, site.output_shape)
     return Cost.of_floats(convolution_macs(site) + unfolding_macs(site), applying_floats(site))
 
 

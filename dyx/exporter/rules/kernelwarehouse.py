@@ -39,7 +39,6 @@ import numpy as np
 
 from dyx.exporter.algebra import Affine
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
-from dyx.exporter.folded.depthwise import Work, depthwise_work
 from dyx.exporter.folded.kernelwarehouse import (
     CellsFirst,
     DepthwiseKernelPerSample,
@@ -53,6 +52,7 @@ from dyx.exporter.folded.kernelwarehouse import (
 from dyx.exporter.folded.rows import LinearRows, matrix_of
 from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rules.depthwise import depthwise_cost
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
     applying_floats,
@@ -138,7 +138,6 @@ def _own_cells(site: Site) -> Refusal | None:
 def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     layer: KwParameters = site.layer
     kernel = prod(layer.kernel_shape)
-    applying = _applying(site)
 
     def build(shared: SharedConstants) -> FoldedCells:
         if layer.depthwise:
@@ -151,7 +150,7 @@ def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
 
     form = "depthwise kernel" if layer.depthwise else "kernel"
     return over_memory(kernel, target) or Offer(
-        _cost(layer.grid.mixtures * layer.cells.size, 2 * kernel, site) + Cost.of_floats(**applying._asdict()),
+        _cost(layer.grid.mixtures * layer.cells.size, 2 * kernel, site) + _applying_cost(site),
         f"{form} per sample from shared cells, batched matmul",
         build,
         widest=0 if layer.depthwise else max(kernel, unfolded_floats(site)),
@@ -169,12 +168,13 @@ def _aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
     return in_tiles(site, target, _cost(layer.grid.mixtures * layer.cells.size, kernel, site), build)
 
 
-def _applying(site: Site) -> Work:
+def _applying_cost(site: Site) -> Cost:
     """Of applying a kernel per sample that is there."""
     layer: KwParameters = site.layer
     if layer.depthwise:
-        return depthwise_work(layer.geometry, site.input_shape, site.output_shape)
-    return Work(prod(layer.kernel_shape) * _positions(site)[1] + unfolding_macs(site), applying_floats(site), 0)
+        return depthwise_cost(layer.geometry, site.input_shape, site.output_shape)
+    macs = prod(layer.kernel_shape) * _positions(site)[1] + unfolding_macs(site)
+    return Cost.of_floats(macs, applying_floats(site))
 
 
 def _mix_inputs(site: Site, target: Target) -> Offer | Refusal:
