@@ -11,6 +11,7 @@ from typing import Any
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PROGRAM, Bundle
 from dyx.errors import PackageMissing
+from dyx.onnx_graph import bodies_of, with_inner
 from dyx.paddle_program import PARAMETER, read_program
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -26,10 +27,11 @@ class Census:
         file: Its name, or that of its program.
         format: "onnx" or "paddle".
         opset: Of an ONNX graph, else None.
-        operators: Operator → how many.
+        operators: Operator → how many, those inside loops included.
         parameters: Numbers in all initialisers, or None where only the weights file knows.
         macs: Multiply-accumulates per image, of convolutions and matrix products; None where shapes are not known.
-        computed_kernels: Convolutions whose kernel is no constant.
+        computed_kernels: Convolutions whose kernel is no constant; without those inside loops, which have a kernel for
+            every sample.
         free_batch: Whether the batch dimension is free in input and output.
         foreign_domains: Operator domains other than ONNX's own.
     """
@@ -96,12 +98,12 @@ def onnx_census(bundle: Bundle) -> Census:
         file=file.name,
         format="onnx",
         opset=model.opset_import[0].version,
-        operators=Counter(node.op_type for node in graph.node),
+        operators=Counter(node.op_type for node in with_inner(graph)),
         parameters=sum(prod(shape) for shape in constants.values()),
-        macs=_onnx_macs(graph, constants),
+        macs=_onnx_macs(graph),
         computed_kernels=sum(kernel not in constants for kernel in kernels),
         free_batch=free_batch,
-        foreign_domains=tuple(sorted({node.domain for node in graph.node} - {"", "ai.onnx"})),
+        foreign_domains=tuple(sorted({node.domain for node in with_inner(graph)} - {"", "ai.onnx"})),
     )
 
 
@@ -112,17 +114,22 @@ def _drop_weights(graph: Any) -> None:
             tensor.ClearField("raw_data")
 
 
-def _onnx_macs(graph: Any, constants: Mapping[str, tuple[int, ...]]) -> int | None:
+def _onnx_macs(graph: Any) -> int | None:
     """Per image; None where shape inference left a size open that is not the batch."""
-    shapes = dict(constants)
+    with suppress(KeyError):
+        return _graph_macs(graph)
+    return None
+
+
+def _graph_macs(graph: Any) -> int:
+    """Of a graph, or of what a loop does with one image. Raises KeyError for a tensor of unknown shape."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         dimensions = value.type.tensor_type.shape.dim
         # A free dimension is the batch: count one image.
         shapes[value.name] = tuple(size.dim_value if size.HasField("dim_value") else 1 for size in dimensions)
-    try:
-        return sum(_node_macs(node, shapes) for node in graph.node)
-    except KeyError:
-        return None
+    inner = sum(_graph_macs(body) for node in graph.node for body in bodies_of(node))
+    return inner + sum(_node_macs(node, shapes) for node in graph.node)
 
 
 def _node_macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -33,6 +33,24 @@ def ops_of(graph: Any) -> list[Op]:
     return [Op(node.name, node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node]
 
 
+def bodies_of(node: Any) -> list[Any]:
+    """The graphs inside an `onnx.NodeProto`: what a loop does each time."""
+    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+
+
+def with_inner(graph: Any) -> Iterator[Any]:
+    """The nodes of an `onnx.GraphProto`, each followed by those of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for body in bodies_of(node):
+            yield from with_inner(body)
+
+
+def inner_names(graph: Any) -> set[str]:
+    """Names of the nodes inside the nodes of an `onnx.GraphProto`."""
+    return {inner.name for node in graph.node for body in bodies_of(node) for inner in with_inner(body)}
+
+
 def layer_of(name: str) -> str:
     """The path of the layer in the name of a node, "" for the network's own forward."""
     return name.rpartition(SEPARATOR)[0]

@@ -13,6 +13,7 @@ from dyx.bundle import FORMAT_FILES, Bundle
 from dyx.checkpoint import Checkpoint
 from dyx.errors import InvalidOption
 from dyx.exporter.converter import Converter
+from dyx.exporter.folded.depthwise import sample_by_sample
 from dyx.exporter.graphs import PlannedGraph
 from dyx.exporter.planned import Planned, preprocess_of
 from dyx.exporter.settings import ExportSettings
@@ -92,12 +93,15 @@ def _versions() -> dict[str, str]:
 def convert(static: Any, draft: Bundle, settings: ExportSettings, converter: Converter, progress: Progress) -> None:
     """Write the artifacts that were asked for; the ONNX file is made from the Paddle program either way."""
     with tempfile.TemporaryDirectory(prefix="dyx-", dir=draft.path) as name:
-        scratch = Path(name)
-        progress("exporting to Paddle Inference")
-        to_paddle(static, draft.input, scratch)
+        scratch, scans = Path(name), 0
         if "onnx" in settings.formats:
             progress("converting to ONNX")
+            with sample_by_sample(static) as scans:
+                to_paddle(static, draft.input, scratch)
             to_onnx(converter, scratch, draft.input, draft.output, settings.opset)
+        if scans or "onnx" not in settings.formats:
+            progress("exporting to Paddle Inference")
+            to_paddle(static, draft.input, scratch)
         for kind in settings.formats:
             for file in FORMAT_FILES[kind]:
                 (scratch / file).rename(draft.file(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from dyx.errors import InvalidOption
@@ -113,17 +114,19 @@ class Cost:
         weight_bytes: Of weights, which are read once for a batch.
         depthwise_macs: Those of `macs` that a convolution does with one input and several outputs in each group.
             Runtimes do such products neither as those of matrices nor by what they have for depthwise convolutions.
+        scanned_macs: Those that depthwise convolutions of one sample after the other do.
     """
 
     macs: int
     bytes: int
     weight_bytes: int = 0
     depthwise_macs: int = 0
+    scanned_macs: int = 0
 
     @classmethod
-    def of_floats(cls, macs: int, floats: int, weights: int = 0, depthwise_macs: int = 0) -> Cost:
-        """The cost of moving so many floats per image, and so many weights for a batch."""
-        return cls(int(macs), int(FLOAT_BYTES * floats), int(FLOAT_BYTES * weights), int(depthwise_macs))
+    def of_floats(cls, macs: int, floats: int, weights: int = 0, **apart: int) -> Cost:
+        """The cost of moving so many floats per image, and so many weights for a batch; `apart`: other attributes."""
+        return cls(int(macs), int(FLOAT_BYTES * floats), int(FLOAT_BYTES * weights), **apart)
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
@@ -196,20 +199,22 @@ class Machine:
     macs_per_s: float
     bytes_per_s: float
     depthwise_macs_per_s: float
+    scanned_macs_per_s: float
 
     def seconds(self, cost: Cost, batch: int) -> float:
         """The price of a cost, per image of a batch."""
-        dense = (cost.macs - cost.depthwise_macs) / self.macs_per_s
-        return dense + cost.depthwise_macs / self.depthwise_macs_per_s + cost.bytes_at(batch) / self.bytes_per_s
+        dense = (cost.macs - cost.depthwise_macs - cost.scanned_macs) / self.macs_per_s
+        alone = cost.depthwise_macs / self.depthwise_macs_per_s + cost.scanned_macs / self.scanned_macs_per_s
+        return dense + alone + cost.bytes_at(batch) / self.bytes_per_s
 
 
 MACHINES = {
-    "onnxruntime": Machine(153e9, 19e9, 10e9),
-    "openvino": Machine(157e9, 24e9, 2e9),
-    "paddle": Machine(155e9, 12e9, 2e9),
+    "onnxruntime": Machine(153e9, 19e9, 10e9, 4.5e9),
+    "openvino": Machine(157e9, 24e9, 2e9, 20e9),
+    "paddle": Machine(155e9, 12e9, 2e9, inf),
 }
 """Fitted to what `--tune` measured, layer by layer, of alexnet-dy and dy4x-resnet18 on two AVX-512 cores; the last
-figure of each to single layers on two AVX2 cores."""
+two figures of each to single layers on two AVX2 cores. Paddle scans nothing."""
 
 
 def check_target(target: Target) -> Target:

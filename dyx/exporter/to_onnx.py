@@ -10,6 +10,7 @@ from dyx.bundle import ONNX_MODEL, PADDLE_PARAMETERS, PADDLE_PROGRAM
 from dyx.errors import ConversionFailed, InvalidOption, PackageMissing
 from dyx.exporter.converter import Converter
 from dyx.exporter.naming import layers_of_tensors, name_nodes
+from dyx.exporter.scan import scan_samples
 from dyx.onnx_graph import ops_of
 from dyx.paddle_program import Operation, read_program
 from dyx.tensors import TensorSpec
@@ -54,6 +55,7 @@ def _clean(raw: Path, operations: Sequence[Operation]) -> Any:
     layers = layers_of_tensors(before, operations, model.graph.output[0].name)
     model = slim(model)
     name_nodes(model.graph, before, layers)
+    scan_samples(model)
     return model
 
 

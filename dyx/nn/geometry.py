@@ -35,8 +35,11 @@ class Geometry:
 
     def convolve(self, x: Any, weight: Any, bias: Any = None) -> Any:
         """An ordinary convolution of `x (B, C, H, W)`."""
-        padding = self.padding if isinstance(self.padding, str) else list(self.padding)
-        return functional.conv2d(x, weight, bias, list(self.stride), padding, list(self.dilation), self.groups)
+        word = isinstance(self.padding, str)
+        padding = self.padding if word else list(self.padding)
+        # Paddle dilates nothing that is padded to the same size, and paddle2onnx aborts where it finds both.
+        dilation = [1] * len(self.kernel) if word and str(padding).upper() == "SAME" else list(self.dilation)
+        return functional.conv2d(x, weight, bias, list(self.stride), padding, dilation, self.groups)
 
 
 def read_geometry(layer: Any, kernel: tuple[int, ...]) -> Geometry:

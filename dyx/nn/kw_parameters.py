@@ -147,11 +147,6 @@ class KwParameters:
         return (self.channels_out, self.channels_in // self.geometry.groups, *self.geometry.kernel)
 
     @property
-    def depthwise(self) -> bool:
-        """Whether every channel is convolved by itself."""
-        return 1 < self.geometry.groups == self.channels_in == self.channels_out
-
-    @property
     def smallest_side(self) -> int:
         """The side of the smallest map that it can see."""
         return self.geometry.reach

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from dyx.bundle import ONNX_MODEL, Bundle
 from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
+from dyx.onnx_graph import inner_names, ops_of
 from dyx.runtime.cuda import CudaStream
-from dyx.runtime.onnxruntime_profile import ask_for_profile, layers_of_optimised, optimised_ops, read_events
+from dyx.runtime.onnxruntime_profile import ask_for_profile, layers_of_optimised, optimised_graph, read_events
 from dyx.runtime.profile import Profile, aligned, attributed, onnx_ops, timed_warm, unnamed
 from dyx.runtime.runner import Contract, Runner
 
@@ -89,8 +90,8 @@ class OnnxRuntimeRunner(Runner):
             ask_for_profile(options, Path(folder))
             session = self._open(onnxruntime, options)
             times = timed_warm(lambda: self._answer(session, image), calls)
-            ran = read_events(session.end_profiling(), calls)
-            optimised = optimised_ops(Path(folder))
+            written, graph = session.end_profiling(), optimised_graph(Path(folder))
+            ran, optimised = read_events(written, calls, inner_names(graph)), ops_of(graph)
         layers = layers_of_optimised(before, optimised)
         found = aligned([op.kind for op in optimised], layers, [each.kind for each in ran])
         return Profile(times, attributed(self._bundle, ran, found), notes=unnamed(before))

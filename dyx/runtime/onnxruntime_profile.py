@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dyx.onnx_graph import Op, ops_of
+from dyx.onnx_graph import Op
 from dyx.runtime.profile import Ran, layers_of_running
 
 _EVENT = "_kernel_time"
@@ -27,13 +27,19 @@ def ask_for_profile(options: Any, folder: Path) -> None:
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "64")
 
 
-def read_events(file: str, calls: int) -> list[Ran]:
-    """The nodes that ran in each of the last so many calls, with their times."""
+def read_events(file: str, calls: int, inner: Container[str] = ()) -> list[Ran]:
+    """The nodes that ran in each of the last so many calls, with their times.
+
+    Args:
+        file: What the session wrote.
+        calls: How many.
+        inner: Names of nodes inside loops, whose time is that of the loop.
+    """
     events = json.loads(Path(file).read_text(encoding="utf-8"))
     runs: list[dict[str, tuple[str, int]]] = [{}]
     for event in events:
-        if event["cat"] == "Node" and event["name"].endswith(_EVENT):
-            name = event["name"].removesuffix(_EVENT)
+        name = event["name"].removesuffix(_EVENT)
+        if event["cat"] == "Node" and event["name"].endswith(_EVENT) and name not in inner:
             runs[-1][name] = (event["args"]["op_name"], event["dur"] * 1000)
         elif event["name"] == "model_run":  # comes when the call is over
             runs.append({})
@@ -41,11 +47,11 @@ def read_events(file: str, calls: int) -> list[Ran]:
     return [Ran(name, kind, tuple(run[name][1] for run in last)) for name, (kind, _) in last[0].items()]
 
 
-def optimised_ops(folder: Path) -> list[Op]:
-    """The operators of the graph that the session really runs."""
+def optimised_graph(folder: Path) -> Any:
+    """The graph that the session really runs, an `onnx.GraphProto` without its weights."""
     import onnx
 
-    return ops_of(onnx.load(folder / _OPTIMISED, load_external_data=False).graph)
+    return onnx.load(folder / _OPTIMISED, load_external_data=False).graph
 
 
 def layers_of_optimised(before: Sequence[Op], optimised: Sequence[Op]) -> list[str | None]:

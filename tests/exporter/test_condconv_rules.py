@@ -18,7 +18,9 @@ from dyx.exporter.rule import Neighbour, Site, Target
 from dyx.exporter.rules import RULES
 from dyx.nn.condconv import CondConv2D, CondRouting, read_condconv
 
-RULE_IDS = [rule.id for rule in RULES if rule.kind == "condconv" and not rule.id.endswith("mean-attention")]
+APART = ("condconv/mean-attention", "condconv/aggregate-scan")
+"""One is not exact, the other folds depthwise layers alone."""
+RULE_IDS = [rule.id for rule in RULES if rule.kind == "condconv" and rule.id not in APART]
 GEOMETRIES: dict[str, dict[str, Any]] = {
     "3x3": {"kernel_size": 3, "padding": 1},
     "3x3 strided": {"kernel_size": 3, "stride": 2, "padding": 1},
@@ -39,7 +41,8 @@ NOT_TILED = {
 TILED = ("condconv/winograd", "condconv/aggregate-winograd")
 """They have no fold for some of them, for these reasons; every other rule folds them all."""
 FOLDS = [
-    (rule, geometry) for rule in RULE_IDS for geometry in GEOMETRIES if rule not in TILED or geometry not in NOT_TILED
+    *((rule, name) for rule in RULE_IDS for name in GEOMETRIES if rule not in TILED or name not in NOT_TILED),
+    ("condconv/aggregate-scan", "depthwise"),
 ]
 
 

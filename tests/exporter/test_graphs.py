@@ -69,7 +69,7 @@ def test_one_graph_is_enough(
 @pytest.fixture
 def three(sites: Sequence[Site], monkeypatch: pytest.MonkeyPatch) -> tuple[PlannedGraph, ...]:
     """On a machine where arithmetic is dearer beside memory, and where a graph is cheap to have."""
-    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(62e9, 14e9, 10e9))
+    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(62e9, 14e9, 10e9, 4.5e9))
     monkeypatch.setattr(graphs, "WORTH", 0.95)
     return plan_graphs(sites, Target(), single=False)
 

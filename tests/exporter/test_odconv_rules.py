@@ -118,6 +118,7 @@ def test_every_fold_equals_definition(geometry: str, experts: int, norm: bool) -
     offering = [rule.id for rule in EXACT if isinstance(rule.offer(site, Target(tune_batch=8)), Offer)]
     assert "odconv/aggregate-kernel" in offering
     assert ("odconv/aggregate-winograd" in offering) == (geometry == "3x3")
+    assert ("odconv/aggregate-scan" in offering) == geometry.startswith("depthwise")
     for rule in offering:
         static = folded(site, rule)
         for batch in (1, 2, 5):
@@ -222,7 +223,9 @@ def test_rules_refuse_what_they_do_not_fold() -> None:
             if isinstance(answer, Refusal):
                 reasons[experts, geometry, rule.id.partition("/")[2]] = answer.reason
     taps = "its kernel has 9 taps, each with an attention of its own; this rule folds 1×1"
+    whole = "it convolves 8 channels in 1 group, not each by itself"
     assert reasons == {
+        **{(*layer, "aggregate-scan"): whole for layer in ((1, "1x1"), (4, "1x1"), (4, "3x3"))},
         (1, "1x1", "mix-outputs"): "it has 1 expert; this rule folds several",
         (1, "1x1", "mix-inputs"): "it has 1 expert; this rule folds several",
         (4, "1x1", "static"): "it has 4 experts; this rule folds one",

@@ -46,6 +46,7 @@ def test_cheapest_offer_wins_and_every_other_rule_has_a_reason() -> None:
     assert set(decision.passed_over) == set(prices) - {decision.rule}
     reasons = dict(decision.passed_over)
     assert reasons.pop("dyconv/mean-attention") == "it needs calibration images (--calibrate)"
+    assert reasons.pop("dyconv/aggregate-scan").startswith("it convolves ")
     assert all("µs per image against" in reason for reason in reasons.values())
 
 

@@ -87,7 +87,7 @@ def test_wrong_prices_are_outvoted(
 
     What is measured is told here, not seen: a busy machine may see anything.
     """
-    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e9, 1e15, 1e9))
+    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e9, 1e15, 1e9, 1e9))
     priced = dyx.plan(two_graphs_class, shape=SHAPE, tune_batch=64, fold=FEWER)
     assert {decision.site.path: decision.rule for decision in priced.plan.decisions}["features.2"] == "dyconv/winograd"
 

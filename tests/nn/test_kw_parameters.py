@@ -41,7 +41,7 @@ def test_parameters_of_a_convolution() -> None:
     assert (second.grid.out, second.grid.in_, second.grid.mixtures) == (1, 2, 18)
     assert first.geometry == Geometry((3, 3), (2, 2), (1, 1), (1, 1), 1)
     assert second.kernel_shape == (16, 16, 3, 3)
-    assert (first.linear, first.depthwise, first.temperature, first.smallest_side) == (False, False, 0, 3)
+    assert (first.linear, first.temperature, first.smallest_side) == (False, 0, 3)
     assert second.bias is None
     assert first.attention.fc1_bias is None
     np.testing.assert_array_equal(first.attention.fc2_weight, network.layers[0].attention.fc2.weight.numpy().T)

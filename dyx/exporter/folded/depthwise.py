@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -43,16 +45,55 @@ def in_bands(size: tuple[int, ...]) -> bool:
 
 
 def depthwise_per_sample(
-    geometry: Geometry, size: tuple[int, ...], shared: SharedConstants
-) -> DepthwiseBands | DepthwiseCopies:
+    geometry: Geometry, size: tuple[int, ...], shared: SharedConstants, *, scan: bool = False
+) -> DepthwiseBands | DepthwiseCopies | DepthwiseScan:
     """What convolves every channel of every sample with a kernel of its own, for maps of such a size.
 
     Args:
         geometry: How the convolution walks; it has as many groups as channels.
         size: Of the maps that it will see.
         shared: Holds what layers of like maps have in common.
+        scan: Whether an ONNX file convolves one sample after the other.
     """
-    return DepthwiseBands(geometry, size, shared) if in_bands(size) else DepthwiseCopies(geometry)
+    plain = DepthwiseBands(geometry, size, shared) if in_bands(size) else DepthwiseCopies(geometry)
+    return DepthwiseScan(geometry, plain) if scan else plain
+
+
+class DepthwiseScan(Layer):
+    """`y_bc = x_bc * w_bc` as an ordinary depthwise convolution of one sample after the other: an ONNX `Scan`.
+
+    A `Scan` over the samples keeps the batch free, where a single convolution would need `B · C` groups. Paddle has no
+    such operator, and its oneDNN keeps the kernel of a convolution's first call. So in its programs the layer is
+    another; `sample_by_sample` makes what the converter is given, and `scan.py` makes the loop.
+
+    Args:
+        geometry: How the convolution walks; it has C groups.
+        otherwise: What computes the same without a loop.
+    """
+
+    def __init__(self, geometry: Geometry, otherwise: DepthwiseBands | DepthwiseCopies) -> None:
+        super().__init__()
+        self.geometry, self.otherwise, self.of_one_sample = geometry, otherwise, False
+
+    def forward(self, x: Any, kernels: Any) -> Any:
+        """`(B, C, H', W')` of `x (B, C, H, W)` and `kernels (B, C · taps)`, all taps of a channel side by side."""
+        if not self.of_one_sample:
+            return self.otherwise(x, kernels)
+        first = kernels[:1].reshape([x.shape[1], 1, *self.geometry.kernel])
+        return self.geometry.convolve(x, first)
+
+
+@contextmanager
+def sample_by_sample(network: Any) -> Iterator[int]:
+    """Inside the block every `DepthwiseScan` convolves with the first sample's kernels; gives how many there are."""
+    found = [layer for layer in network.sublayers() if isinstance(layer, DepthwiseScan)]
+    for layer in found:
+        layer.of_one_sample = True
+    try:
+        yield len(found)
+    finally:
+        for layer in found:
+            layer.of_one_sample = False
 
 
 class Patches(Layer):

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
-from dyx.exporter.folded.depthwise import depthwise_per_sample
 from dyx.exporter.folded.factors import as_factor, gathered, with_zero
 from dyx.exporter.folded.kw_attention import ContrastAttention
 from dyx.exporter.folded.rows import Columns, LinearRows, Matrix, Rows, moves, output_size, tap_table
@@ -223,14 +222,14 @@ class DepthwiseKernelPerSample(FoldedCells):
 
     Args:
         layer: As in FoldedCells; it has as many groups as inputs and outputs.
-        size: Of the maps that it will see.
-        shared: Holds the cells, and what layers of like maps have in common.
+        shared: Holds the cells.
+        depthwise: What applies the kernels; see `depthwise_per_sample`.
     """
 
-    def __init__(self, layer: KwParameters, size: tuple[int, ...], shared: SharedConstants) -> None:
+    def __init__(self, layer: KwParameters, shared: SharedConstants, depthwise: Any) -> None:
         super().__init__(layer)
         self.kernels = RightKernels(layer, shared, left=False)
-        self.depthwise = depthwise_per_sample(layer.geometry, size, shared)
+        self.depthwise = depthwise
 
     def forward(self, x: Any) -> Any:
         """`(B, C, H', W')` of `(B, C, H, W)`."""

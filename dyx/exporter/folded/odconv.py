@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dyx.exporter.folded.constants import SharedConstants, constant
-from dyx.exporter.folded.depthwise import depthwise_per_sample
+from dyx.exporter.folded.constants import constant
 from dyx.exporter.folded.factors import as_factor
 from dyx.exporter.folded.gates import logistic
 from dyx.exporter.folded.rows import Matrix, applied, kernel_shape, lying_for, scaled_along, scales_kernel
@@ -161,21 +160,14 @@ class ScaledDepthwise(Scaled):
         weight: `(K, C, 1, h, w)`.
         offset: `(C,)` or None.
         geometry: How the convolution walks.
-        size: Of the maps that it will see.
-        shared: Holds what layers of like maps have in common.
+        depthwise: What applies the kernels; see `depthwise_per_sample`.
     """
 
     def __init__(
-        self,
-        attention: Any,
-        weight: np.ndarray,
-        offset: np.ndarray | None,
-        geometry: Geometry,
-        size: tuple[int, ...],
-        shared: SharedConstants,
+        self, attention: Any, weight: np.ndarray, offset: np.ndarray | None, geometry: Geometry, depthwise: Any
     ) -> None:
         super().__init__(attention, offset)
-        self.geometry, self.depthwise = geometry, depthwise_per_sample(geometry, size, shared)
+        self.geometry, self.depthwise = geometry, depthwise
         constant(self, "weight", weight.reshape(len(weight), -1))
 
     def forward(self, x: Any) -> Any:

@@ -5,18 +5,44 @@ from __future__ import annotations
 from math import prod
 
 from dyx.exporter.folded.depthwise import in_bands, row_split
-from dyx.exporter.rule import Cost
+from dyx.exporter.rule import Cost, Refusal, Site, Target
 from dyx.nn.geometry import Geometry
 
+SCAN_FORM = "depthwise kernel per sample, a convolution in a Scan"
+"""What `*/aggregate-scan` builds, in words."""
 
-def depthwise_cost(geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Cost:
+
+def is_depthwise(site: Site) -> bool:
+    """Whether a convolution has as many groups as inputs and outputs, and more than one."""
+    layer = site.layer
+    return bool(1 < layer.geometry.groups == layer.channels_in == layer.channels_out)
+
+
+def no_scan(site: Site, target: Target) -> Refusal | None:
+    """A refusal of what is not convolved sample by sample: other kernels than depthwise ones are a matrix's product."""
+    if not is_depthwise(site):
+        groups, channels = site.layer.geometry.groups, site.layer.channels_in
+        return Refusal(f"it convolves {channels} channels in {groups} group{'s' * (groups > 1)}, not each by itself")
+    if "onnx" not in target.formats or target.backend == "paddle":
+        return Refusal("it loops over samples by an operator of ONNX; Paddle's programs have none")
+    return Refusal("a batch of one needs no loop over samples") if target.batch == 1 else None
+
+
+def depthwise_cost(
+    geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...], *, scan: bool = False
+) -> Cost:
     """Of what `depthwise_per_sample` builds, per image.
 
     Args:
         geometry: The whole walk.
         input_shape: `(C, H, W)`.
         output_shape: `(C, H', W')`.
+        scan: Whether that is a convolution of one sample after the other.
     """
+    if scan:
+        macs = prod(geometry.kernel) * prod(output_shape)
+        # Each sample is taken out of the map, and its answer put into that of all.
+        return Cost.of_floats(macs, 2 * (prod(input_shape) + prod(output_shape)), scanned_macs=macs)
     cost = _of_bands if in_bands(input_shape[1:]) else _of_copies
     return cost(geometry, input_shape, output_shape)
 

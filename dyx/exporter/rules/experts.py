@@ -9,6 +9,8 @@
   whatever the size of the map; memory for one kernel per sample. For a batch frozen to 1, and ONNX alone, the mixed
   kernel goes into an ordinary convolution instead: Paddle Inference with oneDNN keeps the kernel of its first call for
   all later ones, and answers wrongly from the second image on.
+- `aggregate-scan`: of depthwise layers, in ONNX: an ordinary convolution of each sample by its kernel, one after the
+  other. Arithmetic: 1 × the static convolution. In Paddle's format it is `aggregate-kernel`.
 - `aggregate-winograd`: the same kernel per sample, applied by fewer products in a transform domain; see `tiles.py`.
 - `winograd`: fewer products in a transform domain, with the mixture inside; see `winograd.py`.
 - `mean-attention`: **lossy**. With `ā_k`, the mean of `a_k` over calibration images, in place of `a_k` the kernel
@@ -32,7 +34,7 @@ from dyx.exporter.folded.experts import AggregateDepthwise, AggregateKernel, Com
 from dyx.exporter.folded.rows import matrix_of, moves, unfolds_by_convolution
 from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
-from dyx.exporter.rules.depthwise import depthwise_cost
+from dyx.exporter.rules.depthwise import SCAN_FORM, depthwise_cost, is_depthwise, no_scan
 from dyx.exporter.rules.memory import over_memory
 from dyx.exporter.rules.tiles import in_tiles
 from dyx.exporter.rules.winograd import winograd
@@ -67,6 +69,7 @@ def expert_rules(kind: str, mixture: Callable[[Site], Mixture], *, competing: bo
         "mix-outputs": _mix_outputs,
         "mix-inputs": _mix_inputs,
         "aggregate-kernel": _aggregate_kernel,
+        "aggregate-scan": _aggregate_scan,
         "aggregate-winograd": _aggregate_winograd,
         "winograd": partial(winograd, competing=competing),
         MEAN_ATTENTION: _mean_attention,
@@ -121,21 +124,17 @@ def applying_floats(site: Site) -> int:
     return 5 * inputs + 2 * unfolded_floats(site) + 3 * outputs
 
 
-def is_depthwise(site: Site) -> bool:
-    """Whether a convolution has as many groups as inputs and outputs."""
-    return bool(site.layer.weight.shape[2] == 1 and site.layer.geometry.groups == site.layer.channels_out)
-
-
-def applying_cost(site: Site) -> Cost:
+def applying_cost(site: Site, *, scan: bool = False) -> Cost:
     """Of applying a kernel per sample that is there: to each channel, or to rows or columns of the map."""
     if is_depthwise(site):
-        return depthwise_cost(site.layer.geometry, site.input_shape, site.output_shape)
+        return depthwise_cost(site.layer.geometry, site.input_shape, site.output_shape, scan=scan)
     return Cost.of_floats(convolution_macs(site) + unfolding_macs(site), applying_floats(site))
 
 
 def _depthwise_macs(site: Site) -> int:
-    """Of K experts in one convolution with one channel of an expert in each group; 0 of others."""
-    return site.layer.experts * convolution_macs(site) if site.layer.weight.shape[2] == 1 else 0
+    """Of K experts in one convolution with one channel of an expert in each of its groups; 0 of others."""
+    alone = site.layer.weight.shape[2] == 1 < site.layer.geometry.groups
+    return site.layer.experts * convolution_macs(site) if alone else 0
 
 
 def _bias_floats(site: Site) -> int:
@@ -147,7 +146,7 @@ def _mix_outputs(site: Site, target: Target, mixture: Callable[[Site], Mixture])
     layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
     macs = layer.experts * (convolution_macs(site) + outputs)
     floats = inputs + (2 * layer.experts + 1) * outputs
-    cost = Cost.of_floats(macs, floats, layer.weight.size, _depthwise_macs(site))
+    cost = Cost.of_floats(macs, floats, layer.weight.size, depthwise_macs=_depthwise_macs(site))
 
     def build(_: SharedConstants) -> MixOutputs:
         mixed, groups = mixture(site), layer.geometry.groups
@@ -162,7 +161,7 @@ def _mix_inputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) 
     layer, inputs, outputs = site.layer, prod(site.input_shape), prod(site.output_shape)
     macs = layer.experts * (convolution_macs(site) + inputs)
     floats = (2 * layer.experts + 1) * inputs + outputs + _bias_floats(site)
-    cost = Cost.of_floats(macs, floats, layer.weight.size, _depthwise_macs(site))
+    cost = Cost.of_floats(macs, floats, layer.weight.size, depthwise_macs=_depthwise_macs(site))
 
     def build(_: SharedConstants) -> MixInputs:
         mixed = mixture(site)
@@ -175,7 +174,12 @@ def _mix_inputs(site: Site, target: Target, mixture: Callable[[Site], Mixture]) 
 def _aggregate_kernel(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:
     if target.batch == 1 and "paddle" not in target.formats:
         return _computed_kernel(site, mixture)
-    return over_memory(prod(site.layer.weight.shape[1:]), target) or _batched_matmul(site, target, mixture)
+    offer = _depthwise_kernels if is_depthwise(site) else _batched_matmul
+    return over_memory(prod(site.layer.weight.shape[1:]), target) or offer(site, mixture)
+
+
+def _aggregate_scan(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:
+    return no_scan(site, target) or _depthwise_kernels(site, mixture, scan=True)
 
 
 def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
@@ -190,21 +194,33 @@ def _computed_kernel(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
     return Offer(cost, "convolution with a computed kernel (batch 1)", build, site.norm, computed_kernel=True)
 
 
-def _batched_matmul(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer:
+def _batched_matmul(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
     layer, kernel, size = site.layer, prod(site.layer.weight.shape[1:]), site.input_shape[1:]
-    depthwise = is_depthwise(site)
 
-    def build(shared: SharedConstants) -> AggregateKernel | AggregateDepthwise:
+    def build(shared: SharedConstants) -> AggregateKernel:
         mixed, walk = mixture(site), layer.geometry
-        held = (mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk)
-        if depthwise:
-            return AggregateDepthwise(*held, depthwise_per_sample(walk, size, shared))
-        return AggregateKernel(*held, matrix_of(walk, layer.channels_in, size, shared, layer.channels_out))
+        matrix = matrix_of(walk, layer.channels_in, size, shared, layer.channels_out)
+        return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk, matrix)
 
-    mixing = Cost.of_floats(layer.weight.size, 2 * kernel + _bias_floats(site), layer.weight.size)
-    form = "depthwise kernel per sample" if depthwise else "kernel per sample, im2col, batched matmul"
-    widest = 0 if depthwise else max(kernel, unfolded_floats(site))
-    return Offer(mixing + applying_cost(site), form, build, site.norm, widest=widest)
+    form, widest = "kernel per sample, im2col, batched matmul", max(kernel, unfolded_floats(site))
+    return Offer(_mixing_cost(site) + applying_cost(site), form, build, site.norm, widest=widest)
+
+
+def _depthwise_kernels(site: Site, mixture: Callable[[Site], Mixture], *, scan: bool = False) -> Offer:
+    walk, size = site.layer.geometry, site.input_shape[1:]
+
+    def build(shared: SharedConstants) -> AggregateDepthwise:
+        mixed, applied = mixture(site), depthwise_per_sample(walk, size, shared, scan=scan)
+        return AggregateDepthwise(mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk, applied)
+
+    cost = _mixing_cost(site) + applying_cost(site, scan=scan)
+    return Offer(cost, SCAN_FORM if scan else "depthwise kernel per sample", build, site.norm)
+
+
+def _mixing_cost(site: Site) -> Cost:
+    """Of mixing kernels of each sample, and of their biases."""
+    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
+    return Cost.of_floats(layer.weight.size, 2 * kernel + _bias_floats(site), layer.weight.size)
 
 
 def _aggregate_winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:

@@ -16,6 +16,8 @@ Ways to compute the mixture:
 - `aggregate-kernel`: the definition, `W = α E` and then `W * x`, as two matmuls with im2col between them, so that the
   batch stays free. Arithmetic: the static convolution, plus m·n·cell to mix, whatever the size of the map. The cells
   are stored once for all layers that share them.
+- `aggregate-scan`: of depthwise layers, in ONNX: an ordinary convolution of each sample by its kernel, one after the
+  other. In Paddle's format it is `aggregate-kernel`.
 - `aggregate-winograd`: the same kernel, applied by fewer products in a transform domain; see `tiles.py`.
 - `mix-inputs`: sums over s and i before those over cells, `y_o = Σ_j E_j (Σ_si α_soi,j x_si)`: inputs are mixed, and
   the cells are one constant matrix. Arithmetic: n / (S · I) × the static convolution, plus n·m·C_in/I per position.
@@ -39,6 +41,7 @@ import numpy as np
 
 from dyx.exporter.algebra import Affine
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
+from dyx.exporter.folded.depthwise import depthwise_per_sample
 from dyx.exporter.folded.kernelwarehouse import (
     CellsFirst,
     DepthwiseKernelPerSample,
@@ -52,7 +55,7 @@ from dyx.exporter.folded.kernelwarehouse import (
 from dyx.exporter.folded.rows import LinearRows, matrix_of
 from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import Cost, FoldRule, Offer, Refusal, Site, Target
-from dyx.exporter.rules.depthwise import depthwise_cost
+from dyx.exporter.rules.depthwise import SCAN_FORM, depthwise_cost, is_depthwise, no_scan
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
     applying_floats,
@@ -138,23 +141,42 @@ def _own_cells(site: Site) -> Refusal | None:
 def _aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     layer: KwParameters = site.layer
     kernel = prod(layer.kernel_shape)
+    refusal = over_memory(kernel, target)
+    if refusal or is_depthwise(site):
+        return refusal or _depthwise_kernels(site)
 
     def build(shared: SharedConstants) -> FoldedCells:
-        if layer.depthwise:
-            return DepthwiseKernelPerSample(_folded(layer), _size(site), shared)
         walk, left = layer.geometry, lie_left(layer, _positions(site)[1], shared)
         if left and walk.groups == 1:
             return LeftKernelPerSample(_folded(layer, left=True), _size(site), shared)
         matrix = LinearRows() if layer.linear else matrix_of(walk, layer.channels_in, _size(site), shared)
         return KernelPerSample(_folded(layer), matrix, shared, left=left)
 
-    form = "depthwise kernel" if layer.depthwise else "kernel"
-    return over_memory(kernel, target) or Offer(
-        _cost(layer.grid.mixtures * layer.cells.size, 2 * kernel, site) + _applying_cost(site),
-        f"{form} per sample from shared cells, batched matmul",
-        build,
-        widest=0 if layer.depthwise else max(kernel, unfolded_floats(site)),
-    )
+    macs = kernel * _positions(site)[1] + unfolding_macs(site)
+    cost = _mixing_cost(site) + Cost.of_floats(macs, applying_floats(site))
+    form = "kernel per sample from shared cells, batched matmul"
+    return Offer(cost, form, build, widest=max(kernel, unfolded_floats(site)))
+
+
+def _aggregate_scan(site: Site, target: Target) -> Offer | Refusal:
+    return no_scan(site, target) or _depthwise_kernels(site, scan=True)
+
+
+def _depthwise_kernels(site: Site, *, scan: bool = False) -> Offer:
+    layer: KwParameters = site.layer
+
+    def build(shared: SharedConstants) -> DepthwiseKernelPerSample:
+        applied = depthwise_per_sample(layer.geometry, _size(site), shared, scan=scan)
+        return DepthwiseKernelPerSample(_folded(layer), shared, applied)
+
+    cost = _mixing_cost(site) + depthwise_cost(layer.geometry, site.input_shape, site.output_shape, scan=scan)
+    return Offer(cost, SCAN_FORM if scan else "depthwise kernel per sample from shared cells", build)
+
+
+def _mixing_cost(site: Site) -> Cost:
+    """Of mixing a kernel of cells."""
+    layer: KwParameters = site.layer
+    return _cost(layer.grid.mixtures * layer.cells.size, 2 * prod(layer.kernel_shape), site)
 
 
 def _aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
@@ -166,15 +188,6 @@ def _aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
         return KernelPerSample(_folded(layer), tiles, shared, left=lie_left(layer, _positions(site)[1], shared))
 
     return in_tiles(site, target, _cost(layer.grid.mixtures * layer.cells.size, kernel, site), build)
-
-
-def _applying_cost(site: Site) -> Cost:
-    """Of applying a kernel per sample that is there."""
-    layer: KwParameters = site.layer
-    if layer.depthwise:
-        return depthwise_cost(layer.geometry, site.input_shape, site.output_shape)
-    macs = prod(layer.kernel_shape) * _positions(site)[1] + unfolding_macs(site)
-    return Cost.of_floats(macs, applying_floats(site))
 
 
 def _mix_inputs(site: Site, target: Target) -> Offer | Refusal:
@@ -244,6 +257,7 @@ def _cost(macs: int, floats: int, site: Site) -> Cost:
 
 RULES = (
     _rule("aggregate-kernel", _aggregate_kernel),
+    _rule("aggregate-scan", _aggregate_scan),
     _rule("aggregate-winograd", _aggregate_winograd),
     _rule("mix-inputs", _mix_inputs),
     _rule("experts-first", _experts_first),

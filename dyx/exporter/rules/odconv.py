@@ -8,6 +8,7 @@ after the filter attention, as one static bias.
   unfolded input; f scales its output axis, or the output, whichever is smaller. The kernel of each sample meets the
   unfolded input in a batched matmul; a depthwise one mixes shifted copies. Arithmetic: 1 × the static convolution, plus
   mixing K kernels per sample.
+- `odconv/aggregate-scan`: a depthwise one, in ONNX, by an ordinary convolution of each sample after the other.
 - `odconv/aggregate-winograd`: the same kernel, scaled along all its axes, applied by fewer products; see `tiles.py`.
 - `odconv/mix-outputs`, `odconv/mix-inputs`: a 1×1 kernel has no spatial attention, and what is left between the
   two scalings is a mixture of static convolutions, as told in `experts.py`.
@@ -26,16 +27,17 @@ import numpy as np
 from dyx.exporter import algebra
 from dyx.exporter.algebra import Affine
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
+from dyx.exporter.folded.depthwise import depthwise_per_sample
 from dyx.exporter.folded.experts import MixInputs, MixOutputs
 from dyx.exporter.folded.odconv import FoldedOdAttention, ScaledDepthwise, ScaledKernel, ScaledMixture
 from dyx.exporter.folded.rows import matrix_of
 from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
+from dyx.exporter.rules.depthwise import SCAN_FORM, is_depthwise, no_scan
 from dyx.exporter.rules.experts import (
     NOT_CALIBRATED,
     applying_cost,
     convolution_macs,
-    is_depthwise,
     not_planar,
     static_cost,
     unfolded_floats,
@@ -68,24 +70,32 @@ def _experts(site: Site) -> tuple[np.ndarray, np.ndarray | None]:
 
 def aggregate_kernel(site: Site, target: Target) -> Offer | Refusal:
     """One kernel per sample, scaled along its axes."""
-    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
-    refusal = not_planar(site) or over_memory(kernel, target)
-    if refusal:
-        return refusal
-    outputs, unfolded = prod(site.output_shape), unfolded_floats(site)
+    kernel = prod(site.layer.weight.shape[1:])
+    return not_planar(site) or over_memory(kernel, target) or _scaled_kernel(site)
+
+
+def aggregate_scan(site: Site, target: Target) -> Offer | Refusal:
+    """The same of a depthwise layer, sample by sample."""
+    return not_planar(site) or no_scan(site, target) or _scaled_kernel(site, scan=True)
+
+
+def _scaled_kernel(site: Site, *, scan: bool = False) -> Offer:
+    layer, kernel, walk, size = site.layer, prod(site.layer.weight.shape[1:]), site.layer.geometry, site.input_shape[1:]
+    outputs, unfolded, depthwise = prod(site.output_shape), unfolded_floats(site), is_depthwise(site)
 
     def build(shared: SharedConstants) -> ScaledKernel | ScaledDepthwise:
-        (weight, offset), walk = _experts(site), layer.geometry
-        if is_depthwise(site):
-            return ScaledDepthwise(_attention(layer), weight, offset, walk, site.input_shape[1:], shared)
-        matrix = matrix_of(walk, layer.channels_in, site.input_shape[1:], shared, layer.channels_out)
-        return ScaledKernel(_attention(layer), weight, offset, matrix, filters_kernel=kernel < outputs)
+        attention, (weight, offset) = _attention(layer), _experts(site)
+        if depthwise:
+            applied = depthwise_per_sample(walk, size, shared, scan=scan)
+            return ScaledDepthwise(attention, weight, offset, walk, applied)
+        matrix = matrix_of(walk, layer.channels_in, size, shared, layer.channels_out)
+        return ScaledKernel(attention, weight, offset, matrix, filters_kernel=kernel < outputs)
 
     # The shift of a batch norm reads and writes the output once more.
     floats = 2 * kernel + 2 * min(kernel, unfolded) + 2 * outputs
-    cost = Cost.of_floats(layer.weight.size + kernel, floats, layer.weight.size) + applying_cost(site)
-    widest = 0 if is_depthwise(site) else max(kernel, unfolded)
-    return Offer(cost, "scaled kernel per sample", build, site.norm, widest=widest)
+    cost = Cost.of_floats(layer.weight.size + kernel, floats, layer.weight.size) + applying_cost(site, scan=scan)
+    form, widest = SCAN_FORM if scan else "scaled kernel per sample", 0 if depthwise else max(kernel, unfolded)
+    return Offer(cost, form, build, site.norm, widest=widest)
 
 
 def aggregate_winograd(site: Site, target: Target) -> Offer | Refusal:
@@ -181,6 +191,7 @@ RULES = (
     FoldRule("odconv/mix-outputs", "odconv", mix_outputs),
     FoldRule("odconv/mix-inputs", "odconv", mix_inputs),
     FoldRule("odconv/aggregate-kernel", "odconv", aggregate_kernel),
+    FoldRule("odconv/aggregate-scan", "odconv", aggregate_scan),
     FoldRule("odconv/aggregate-winograd", "odconv", aggregate_winograd),
     FoldRule(f"odconv/{MEAN_ATTENTION}", "odconv", mean_attention),
 )
