@@ -32,6 +32,7 @@ GEOMETRIES = {
     "uneven": {"k": (1, 5), "stride": (2, 1), "padding": (0, 2)},
     "1x1": {"k": (1, 1)},
     "1x1 strided": {"k": (1, 1), "stride": (2, 2)},
+    "1x1 to many": {"k": (1, 1), "c_out": 16},
     "5x5": {"k": (5, 5), "padding": (2, 2)},
     "grouped": {"k": (3, 3), "padding": (1, 1), "groups": 2},
     "grouped strided": {"k": (3, 3), "stride": (2, 2), "padding": (1, 1), "groups": 4},
@@ -43,6 +44,7 @@ NOT_TILED = {
     "uneven": "its stride is [2, 1] and its dilation [1, 1]; tiles need 1",
     "1x1": "its kernel is [1, 1]; tiles are for squares of 2 to 5",
     "1x1 strided": "its stride is [2, 2] and its dilation [1, 1]; tiles need 1",
+    "1x1 to many": "its kernel is [1, 1]; tiles are for squares of 2 to 5",
     "grouped": "it has 2 groups; products between channels would be few",
     "grouped strided": "its stride is [2, 2] and its dilation [1, 1]; tiles need 1",
     "depthwise": "it has 8 groups; products between channels would be few",
@@ -159,6 +161,16 @@ def test_fold_equals_definition(rule: str, geometry: str, with_bias: bool, with_
         assert relative(static(paddle.to_tensor(images)).numpy(), wanted) < 1e-9
     single = static.to(dtype="float32")
     assert relative(single(paddle.to_tensor(images.astype("float32"))).numpy(), wanted) < 1e-5
+
+
+@pytest.mark.parametrize(("c_out", "ones"), [(16, True), (15, False)])
+def test_a_bias_is_an_input_of_ones_where_few_channels_become_many(c_out: int, ones: bool) -> None:
+    """Then nothing is added to the output, which is the larger of both maps."""
+    layer = make_layer((1, 1), c_out=c_out)
+    static = folded(layer, varied(1), "dyconv/aggregate-kernel", some_affine(c_out))
+    assert (static.matrix.ones, static.bias is None) == (ones, ones)
+    bare = folded(replace(layer, bias=None), varied(1), "dyconv/aggregate-kernel")
+    assert (bare.matrix.ones, bare.bias) == (False, None)
 
 
 @pytest.mark.parametrize("rule", TILED)

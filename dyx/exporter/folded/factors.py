@@ -34,3 +34,8 @@ def gathered(rows: Any, table: Any, *, beyond: bool) -> Any:
 def with_zero(x: Any, *, axis: int) -> Any:
     """A tensor with one place of zeros more at the end of an axis."""
     return paddle.concat([x, paddle.zeros_like(paddle.slice(x, [axis], [0], [1]))], axis=axis)
+
+
+def with_one(x: Any, *, axis: int) -> Any:
+    """A tensor with one place of ones more at the end of an axis."""
+    return paddle.concat([x, paddle.ones_like(paddle.slice(x, [axis], [0], [1]))], axis=axis)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
-from dyx.exporter.folded.factors import as_factor, gathered, to_rows
+from dyx.exporter.folded.factors import as_factor, gathered, to_rows, with_one
 from dyx.exporter.folded.tiles import Tiles
 from dyx.nn.framework import Layer, paddle
 from dyx.nn.geometry import Geometry
@@ -83,24 +83,26 @@ class Columns(Layer):
     Args:
         geometry: How the convolution walks.
         channels: Of the input, in one group unless the kernel is 1×1.
+        ones: Whether a row of ones comes last, for a bias that is the last column of kernels. Only with one group.
     """
 
     by_rows, kernels_left = False, True
 
-    def __init__(self, geometry: Geometry, channels: int) -> None:
+    def __init__(self, geometry: Geometry, channels: int, *, ones: bool = False) -> None:
         super().__init__()
-        self.geometry, self.unfolds = geometry, moves(geometry)
+        self.geometry, self.unfolds, self.ones = geometry, moves(geometry), ones
         if self.unfolds:
             taps = prod(geometry.kernel)
             one_hot = np.eye(taps * channels).reshape(taps * channels, taps, channels).swapaxes(1, 2)
             constant(self, "one_hot", one_hot.reshape(taps * channels, channels, *geometry.kernel))
 
     def forward(self, x: Any) -> Any:
-        """`(B, g, taps · C/g, H'·W')` of `(B, C, H, W)`."""
+        """`(B, g, taps · C/g, H'·W')` of `(B, C, H, W)`; a row more with ones."""
         if self.unfolds:
             x = self.geometry.convolve(x, self.one_hot)
         groups, (channels, *size) = self.geometry.groups, x.shape[1:]
-        return x.reshape([0, groups, channels // groups, prod(size)])
+        columns = x.reshape([0, groups, channels // groups, prod(size)])
+        return with_one(columns, axis=2) if self.ones else columns
 
 
 Matrix = Rows | Columns | Tiles

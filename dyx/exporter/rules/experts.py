@@ -31,7 +31,7 @@ from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.depthwise import depthwise_per_sample
 from dyx.exporter.folded.experts import AggregateDepthwise, AggregateKernel, ComputedKernel, MixInputs, MixOutputs
-from dyx.exporter.folded.rows import matrix_of, moves, unfolds_by_convolution
+from dyx.exporter.folded.rows import Columns, matrix_of, moves, unfolds_by_convolution
 from dyx.exporter.folded.tiles import Tiles
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.depthwise import SCAN_FORM, depthwise_cost, is_depthwise, no_scan
@@ -131,6 +131,19 @@ def applying_cost(site: Site, *, scan: bool = False) -> Cost:
     return Cost.of_floats(convolution_macs(site) + unfolding_macs(site), applying_floats(site))
 
 
+def widens(site: Site) -> bool:
+    """Whether a 1×1 kernel makes so many channels of few that a bias costs less as an input of ones.
+
+    Added to the output it reads and writes what it is added to. At batch 8 16 channels of 112 × 112 became 96 in 7.3
+    instead of 9.6 ms on onnxruntime and 11.6 instead of 15.2 on OpenVINO, 64 of 14 × 14 became 384 in 1.10 instead of
+    1.24 and 1.7 instead of 2.1; from many channels to few it lost.
+    """
+    layer = site.layer
+    return bool(
+        layer.geometry.groups == 1 and not moves(layer.geometry) and layer.channels_out >= 2 * layer.channels_in
+    )
+
+
 def _depthwise_macs(site: Site) -> int:
     """Of K experts in one convolution with one channel of an expert in each of its groups; 0 of others."""
     alone = site.layer.weight.shape[2] == 1 < site.layer.geometry.groups
@@ -199,6 +212,10 @@ def _batched_matmul(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
 
     def build(shared: SharedConstants) -> AggregateKernel:
         mixed, walk = mixture(site), layer.geometry
+        if widens(site) and mixed.bias is not None and mixed.offset is None:
+            weight = np.concatenate([mixed.weight, mixed.bias[:, :, None, None, None]], axis=2)
+            columns = Columns(walk, layer.channels_in, ones=True)
+            return AggregateKernel(mixed.routing, weight, None, None, walk, columns)
         matrix = matrix_of(walk, layer.channels_in, size, shared, layer.channels_out)
         return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, walk, matrix)
 
