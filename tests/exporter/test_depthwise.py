@@ -21,7 +21,7 @@ from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import ODConv2D
 
 CHANNELS = 3
-SMALL, LARGE = (9, 12), (31, 30)
+SMALL, LARGE = (9, 12), (128, 120)
 """Of maps that go by bands, and of those that go by shifted copies."""
 
 
@@ -63,10 +63,17 @@ def test_bands_take_maps_of_other_sizes_in_eager_mode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kind"), [((28, 28), DepthwiseBands), ((29, 28), DepthwiseCopies), ((7, 29), DepthwiseCopies)]
+    ("size", "stride", "kind"),
+    [
+        ((56, 56), 1, DepthwiseBands),
+        ((57, 56), 1, DepthwiseCopies),
+        ((7, 57), 1, DepthwiseCopies),
+        ((112, 112), 2, DepthwiseBands),
+        ((113, 112), 2, DepthwiseCopies),
+    ],
 )
-def test_small_maps_go_by_bands(size: tuple[int, int], kind: type) -> None:
-    walk = Geometry((3, 3), (1, 1), (1, 1), (1, 1), CHANNELS)
+def test_small_maps_are_made_by_bands(size: tuple[int, int], stride: int, kind: type) -> None:
+    walk = Geometry((3, 3), (stride, stride), (1, 1), (1, 1), CHANNELS)
     assert isinstance(depthwise_per_sample(walk, size, SharedConstants()), kind)
 
 
@@ -76,8 +83,8 @@ def test_costs_are_what_the_layers_do() -> None:
     factors, products = 2 * 5 * 3 * 9, 2 * 5 * 3 * 12
     macs, floats = 9 * factors + 12 * factors + 6 * products, 2 * (9 * 12 + 5 * 6) + 2 * (factors + products)
     assert depthwise_cost(walk, (2, 9, 12), (2, 5, 6)) == Cost(macs, 4 * floats)
-    copies = depthwise_cost(walk, (2, 40, 40), (2, 20, 20))
-    patches = Cost(10 * 9 * 800, 4 * (3200 + 18 * 800 + 800), depthwise_macs=81 * 800)
+    copies = depthwise_cost(walk, (2, 120, 120), (2, 60, 60))
+    patches = Cost(10 * 9 * 7200, 4 * (28800 + 18 * 7200 + 7200), depthwise_macs=81 * 7200)
     assert copies == patches, "a stride of 2: patches of all taps"
 
 

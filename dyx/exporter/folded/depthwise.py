@@ -16,8 +16,8 @@ from dyx.exporter.folded.rows import one_hot_reads, output_size
 from dyx.nn.framework import Layer, paddle
 from dyx.nn.geometry import Geometry
 
-_BANDED = 28
-"""Lines and columns of the largest map that is convolved by bands."""
+_BANDED = 56
+"""Lines and columns of the largest map that bands make."""
 
 
 def row_split(geometry: Geometry) -> tuple[int, Geometry]:
@@ -39,9 +39,9 @@ def row_split(geometry: Geometry) -> tuple[int, Geometry]:
     return rows, walk
 
 
-def in_bands(size: tuple[int, ...]) -> bool:
-    """Whether maps of so many lines and columns are convolved by bands: their arithmetic grows with both."""
-    return max(size) <= _BANDED
+def in_bands(geometry: Geometry, size: tuple[int, ...]) -> bool:
+    """Whether maps of so many lines and columns are convolved by bands: their arithmetic grows with the output's."""
+    return max(output_size(geometry, size)) <= _BANDED
 
 
 def depthwise_per_sample(
@@ -55,7 +55,7 @@ def depthwise_per_sample(
         shared: Holds what layers of like maps have in common.
         scan: Whether an ONNX file convolves one sample after the other.
     """
-    plain = DepthwiseBands(geometry, size, shared) if in_bands(size) else DepthwiseCopies(geometry)
+    plain = DepthwiseBands(geometry, size, shared) if in_bands(geometry, size) else DepthwiseCopies(geometry)
     return DepthwiseScan(geometry, plain) if scan else plain
 
 

@@ -43,7 +43,7 @@ def depthwise_cost(
         macs = prod(geometry.kernel) * prod(output_shape)
         # Each sample is taken out of the map, and its answer put into that of all.
         return Cost.of_floats(macs, 2 * (prod(input_shape) + prod(output_shape)), scanned_macs=macs)
-    cost = _of_bands if in_bands(input_shape[1:]) else _of_copies
+    cost = _of_bands if in_bands(geometry, input_shape[1:]) else _of_copies
     return cost(geometry, input_shape, output_shape)
 
 
