@@ -91,15 +91,19 @@ def _versions() -> dict[str, str]:
 
 
 def convert(static: Any, draft: Bundle, settings: ExportSettings, converter: Converter, progress: Progress) -> None:
-    """Write the artifacts that were asked for; the ONNX file is made from the Paddle program either way."""
+    """Write the artifacts that were asked for.
+
+    The ONNX file is made from a Paddle program either way: from the bundle's own, or where samples are looped over from
+    one of a single sample.
+    """
     with tempfile.TemporaryDirectory(prefix="dyx-", dir=draft.path) as name:
-        scratch, scans = Path(name), 0
+        scratch, scanned = Path(name), list[str]()
         if "onnx" in settings.formats:
             progress("converting to ONNX")
-            with sample_by_sample(static) as scans:
+            with sample_by_sample(static) as scanned:
                 to_paddle(static, draft.input, scratch)
-            to_onnx(converter, scratch, draft.input, draft.output, settings.opset)
-        if scans or "onnx" not in settings.formats:
+            to_onnx(converter, scratch, draft.input, draft.output, settings.opset, scanned)
+        if scanned or "onnx" not in settings.formats:
             progress("exporting to Paddle Inference")
             to_paddle(static, draft.input, scratch)
         for kind in settings.formats:

@@ -7,45 +7,52 @@ an ordinary convolution.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
+from dyx.errors import ConversionFailed
+from dyx.onnx_graph import SEPARATOR, layer_of
 
-def scan_samples(model: Any) -> None:
-    """Make a loop over all samples of every convolution by the first sample's kernel, in place.
 
-    What `sample_by_sample` had traced is a `Conv` of a `Reshape` of a `Slice` of the kernels; no other layer of dyx
-    makes that.
+def scan_samples(model: Any, layers: Collection[str]) -> None:
+    """Make loops over all samples of convolutions by the first sample's kernel, in place.
 
     Args:
         model: An `onnx.ModelProto` whose nodes have their final names.
+        layers: Paths of the layers that made those convolutions; see `sample_by_sample`.
+
+    Raises:
+        ConversionFailed: The converter made something else of such a layer.
     """
+    if not layers:
+        return
     import onnx
 
-    graph = model.graph
-    found = list(_of_first_sample(graph))
-    if not found:
-        return
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    graph, inferred = model.graph, onnx.shape_inference.infer_shapes(model).graph
     shapes = {value.name: _shape(value) for value in (*inferred.input, *inferred.value_info, *inferred.output)}
-    for conv, reshape, kernels in found:
-        _replace(graph, conv, reshape, kernels, shapes)
+    found = [node for node in graph.node if node.op_type == "Conv" and layer_of(node.name) in layers]
+    if missing := set(layers).difference(layer_of(node.name) for node in found):
+        raise ConversionFailed("paddle2onnx", f"it made no convolution of {min(missing)}")
+    makers = {tensor: node for node in graph.node for tensor in node.output}
+    for conv in found:
+        _replace(graph, conv, _all_kernels(conv, makers), shapes)
     _drop_unused(graph)
 
 
-def _of_first_sample(graph: Any) -> Iterator[tuple[Any, Any, str]]:
-    """Each such convolution, what gives its kernel the shape, and all samples' kernels."""
-    makers = {tensor: node for node in graph.node for tensor in node.output}
-    for conv in graph.node:
-        reshape = makers.get(conv.input[1]) if conv.op_type == "Conv" else None
-        cut = makers.get(reshape.input[0]) if reshape is not None and reshape.op_type == "Reshape" else None
-        if cut is not None and cut.op_type == "Slice":
-            yield conv, reshape, cut.input[0]
+def _all_kernels(conv: Any, makers: Mapping[str, Any]) -> str:
+    """The kernels `(B, C · taps)` of which a convolution takes the first, by a `Reshape` of a `Slice`."""
+    tensor = conv.input[1]
+    for wanted in ("Reshape", "Slice"):
+        made = makers.get(tensor)
+        if made is None or made.op_type != wanted:
+            raise ConversionFailed("paddle2onnx", f"the kernel of {conv.name} does not come from a {wanted}")
+        tensor = made.input[0]
+    return str(tensor)
 
 
-def _replace(graph: Any, conv: Any, reshape: Any, kernels: str, shapes: Mapping[str, list[int]]) -> None:
+def _replace(graph: Any, conv: Any, kernels: str, shapes: Mapping[str, list[int]]) -> None:
     """Put the loop where the convolution is.
 
     A sample keeps an axis of one in front, so that the body is the convolution alone: an operator that adds it there
@@ -54,8 +61,12 @@ def _replace(graph: Any, conv: Any, reshape: Any, kernels: str, shapes: Mapping[
     from onnx import helper, numpy_helper
 
     (_, *map_in), kernel, (_, *map_out) = (shapes[name] for name in (conv.input[0], conv.input[1], conv.output[0]))
-    layer = conv.name.removesuffix(conv.op_type)
     nodes: list[Any] = []
+
+    def named(kind: str) -> str:
+        """`features.8/Conv_1` as a node of another kind."""
+        layer, _, operator = conv.name.rpartition(SEPARATOR)
+        return f"{layer}{SEPARATOR}{kind}{operator.removeprefix(conv.op_type)}"
 
     def reshaped(tensor: str, shape: list[int], name: str, gives: str = "") -> str:
         """A view of a tensor with all its samples, by a node of such a name."""
@@ -64,12 +75,12 @@ def _replace(graph: Any, conv: Any, reshape: Any, kernels: str, shapes: Mapping[
         return gives or name
 
     taken = [
-        reshaped(conv.input[0], [1, *map_in], f"{layer}Reshape_samples"),
-        reshaped(kernels, kernel, f"{layer}Reshape_kernels"),
+        reshaped(conv.input[0], [1, *map_in], named("Reshape_samples")),
+        reshaped(kernels, kernel, named("Reshape_kernels")),
     ]
-    scan, body = f"{layer}Scan", _body(conv, [1, *map_in], kernel, [1, *map_out])
+    scan, body = named("Scan"), _body(conv, [1, *map_in], kernel, [1, *map_out])
     nodes.append(helper.make_node("Scan", taken, [scan], name=scan, body=body, num_scan_inputs=len(taken)))
-    reshaped(scan, map_out, f"{layer}Reshape_answers", conv.output[0])
+    reshaped(scan, map_out, named("Reshape_answers"), conv.output[0])
     place = [node.name for node in graph.node].index(conv.name)
     del graph.node[place]
     for node in reversed(nodes):

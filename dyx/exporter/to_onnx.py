@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,26 @@ def check_opset(opset: int) -> int:
     return opset
 
 
-def to_onnx(converter: Converter, folder: Path, image: TensorSpec, logits: TensorSpec, opset: int = 17) -> None:
+def to_onnx(
+    converter: Converter,
+    folder: Path,
+    image: TensorSpec,
+    logits: TensorSpec,
+    opset: int = 17,
+    scanned: Collection[str] = (),
+) -> None:
     """Convert the Paddle program in a folder into `model.onnx` beside it.
 
     The graph's input and output get the names of their specs, a free dimension its name, nodes the names of their
     layers; weights are initialisers, constants are folded, dead nodes are gone.
+
+    Args:
+        converter: Runs paddle2onnx.
+        folder: Of the program.
+        image: The input.
+        logits: The output.
+        opset: 17 to 21.
+        scanned: Paths of layers that convolve with the first sample's kernel where a loop over samples is wanted.
 
     Raises:
         ConversionFailed: The converter failed, died, or wrote a graph that the ONNX checker refuses.
@@ -42,6 +57,7 @@ def to_onnx(converter: Converter, folder: Path, image: TensorSpec, logits: Tenso
     try:
         converter.convert(program, folder / PADDLE_PARAMETERS, raw, check_opset(opset))
         model = _clean(raw, read_program(program))
+        scan_samples(model, scanned)
         _write(model, folder / ONNX_MODEL, image, logits, opset)
     finally:
         raw.unlink(missing_ok=True)
@@ -55,7 +71,6 @@ def _clean(raw: Path, operations: Sequence[Operation]) -> Any:
     layers = layers_of_tensors(before, operations, model.graph.output[0].name)
     model = slim(model)
     name_nodes(model.graph, before, layers)
-    scan_samples(model)
     return model
 
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 import dyx
 from dyx.bundle import Bundle
 from dyx.census import onnx_census, paddle_census
+from dyx.errors import ConversionFailed
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.depthwise import DepthwiseScan, depthwise_per_sample, sample_by_sample
@@ -136,31 +137,50 @@ def test_what_is_looped_over_is_the_convolution_of_a_sample(dtype: str) -> None:
         layer = depthwise_per_sample(walk, (9, 12), SharedConstants(), scan=True)
         tensors = [paddle.to_tensor(array.astype(dtype)) for array in (x, kernels)]
         plain = layer(*tensors).numpy()
-        with sample_by_sample(paddle.nn.Sequential(layer)) as count:
+        with sample_by_sample(paddle.nn.Sequential(layer)) as paths:
             looped = [layer(tensors[0][row : row + 1], tensors[1][row : row + 1]).numpy() for row in range(3)]
         again = layer(*tensors).numpy()
     wanted = [
         walk.convolve(paddle.to_tensor(x[[row]]), paddle.to_tensor(kernels[row].reshape(4, 1, 3, 5))).numpy()
         for row in range(3)
     ]
-    assert count == 1 and isinstance(layer, DepthwiseScan)
+    assert paths == ["0"] and isinstance(layer, DepthwiseScan)
     tolerance = 1e-9 if dtype == "float64" else 1e-5
     np.testing.assert_allclose(np.concatenate(looped), np.concatenate(wanted), rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(plain, np.concatenate(wanted), rtol=tolerance, atol=tolerance)
     np.testing.assert_array_equal(plain, again)
 
 
-def test_other_computed_kernels_are_left_alone() -> None:
+def model_of(kernel: str) -> onnx.ModelProto:
+    """A convolution of a layer, and one of the network itself, by a kernel that such an operator gives."""
     nodes = [
-        helper.make_node("Reshape", ["image", "shape"], ["kernel"], name="kernel"),
-        helper.make_node("Conv", ["image", "kernel"], ["logits"], name="Conv"),
+        helper.make_node(kernel, ["image", "shape"], ["kernel"], name="layer/kernel"),
+        helper.make_node("Conv", ["image", "kernel"], ["between"], name="layer/Conv"),
+        helper.make_node("Conv", ["between", "kernel"], ["logits"], name="Conv"),
     ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 3, 3]) for name in ("image", "logits")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 1, 3, 3]) for name in ("image", "logits")]
     shape = onnx.numpy_helper.from_array(np.array([2, 1, 3, 3]), "shape")
-    model = helper.make_model(helper.make_graph(nodes, "graph", ends[:1], ends[1:], [shape]))
+    return helper.make_model(helper.make_graph(nodes, "graph", ends[:1], ends[1:], [shape]))
+
+
+def test_other_computed_kernels_are_left_alone() -> None:
+    model = model_of("Reshape")
     before = model.SerializeToString()
-    scan_samples(model)
+    scan_samples(model, ())
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("kernel", "layer", "words"),
+    [
+        ("Expand", "layer", "the kernel of layer/Conv does not come from a Reshape"),
+        ("Reshape", "layer", "the kernel of layer/Conv does not come from a Slice"),
+        ("Reshape", "other", "it made no convolution of other"),
+    ],
+)
+def test_what_the_converter_made_otherwise_is_refused(kernel: str, layer: str, words: str) -> None:
+    with pytest.raises(ConversionFailed, match=words):
+        scan_samples(model_of(kernel), (layer,))
 
 
 def site_of(groups: int, channels: int = 16, side: int = 28) -> Site:

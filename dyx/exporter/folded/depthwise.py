@@ -84,15 +84,15 @@ class DepthwiseScan(Layer):
 
 
 @contextmanager
-def sample_by_sample(network: Any) -> Iterator[int]:
-    """Inside the block every `DepthwiseScan` convolves with the first sample's kernels; gives how many there are."""
-    found = [layer for layer in network.sublayers() if isinstance(layer, DepthwiseScan)]
-    for layer in found:
+def sample_by_sample(network: Any) -> Iterator[list[str]]:
+    """Inside the block every `DepthwiseScan` convolves with the first sample's kernels; gives their paths."""
+    found = {path: layer for path, layer in network.named_sublayers() if isinstance(layer, DepthwiseScan)}
+    for layer in found.values():
         layer.of_one_sample = True
     try:
-        yield len(found)
+        yield list(found)
     finally:
-        for layer in found:
+        for layer in found.values():
             layer.of_one_sample = False
 
 
