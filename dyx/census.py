@@ -98,12 +98,12 @@ def onnx_census(bundle: Bundle) -> Census:
         file=file.name,
         format="onnx",
         opset=model.opset_import[0].version,
-        operators=Counter(node.op_type for node in with_inner(graph)),
+        operators=Counter(node.op_type for node in with_inner(graph.node)),
         parameters=sum(prod(shape) for shape in constants.values()),
         macs=_onnx_macs(graph),
         computed_kernels=sum(kernel not in constants for kernel in kernels),
         free_batch=free_batch,
-        foreign_domains=tuple(sorted({node.domain for node in with_inner(graph)} - {"", "ai.onnx"})),
+        foreign_domains=tuple(sorted({node.domain for node in with_inner(graph.node)} - {"", "ai.onnx"})),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,17 +38,17 @@ def bodies_of(node: Any) -> list[Any]:
     return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
-def with_inner(graph: Any) -> Iterator[Any]:
-    """The nodes of an `onnx.GraphProto`, each followed by those of the graphs inside it."""
-    for node in graph.node:
+def with_inner(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Each `onnx.NodeProto`, followed by those of the graphs inside it."""
+    for node in nodes:
         yield node
         for body in bodies_of(node):
-            yield from with_inner(body)
+            yield from with_inner(body.node)
 
 
 def inner_names(graph: Any) -> set[str]:
     """Names of the nodes inside the nodes of an `onnx.GraphProto`."""
-    return {inner.name for node in graph.node for body in bodies_of(node) for inner in with_inner(body)}
+    return {node.name for node in with_inner(graph.node)} - {node.name for node in graph.node}
 
 
 def layer_of(name: str) -> str:

@@ -103,7 +103,7 @@ def convert(static: Any, draft: Bundle, settings: ExportSettings, converter: Con
             with sample_by_sample(static) as scanned:
                 to_paddle(static, draft.input, scratch)
             to_onnx(converter, scratch, draft.input, draft.output, settings.opset, scanned)
-        if scanned or "onnx" not in settings.formats:
+        if "paddle" in settings.formats and (scanned or "onnx" not in settings.formats):
             progress("exporting to Paddle Inference")
             to_paddle(static, draft.input, scratch)
         for kind in settings.formats:

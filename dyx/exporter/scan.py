@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dyx.errors import ConversionFailed
-from dyx.onnx_graph import SEPARATOR, layer_of
+from dyx.onnx_graph import SEPARATOR, layer_of, with_inner
 
 
 def scan_samples(model: Any, layers: Collection[str]) -> None:
@@ -105,12 +105,15 @@ def _shape(value: Any) -> list[int]:
 
 
 def _drop_unused(graph: Any) -> None:
-    """Forget nodes whose outputs nobody takes, what makes their inputs included, and initialisers alike."""
+    """Forget nodes whose outputs nobody takes, what makes their inputs included, and initialisers alike.
+
+    What stands inside a node may take any tensor of the graph around it.
+    """
     wanted = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):
         if wanted.isdisjoint(node.output):
             graph.node.remove(node)
         else:
-            wanted.update(node.input)
+            wanted.update(name for each in with_inner([node]) for name in each.input)
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in wanted]:
         graph.initializer.remove(tensor)

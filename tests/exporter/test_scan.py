@@ -183,6 +183,33 @@ def test_what_the_converter_made_otherwise_is_refused(kernel: str, layer: str, w
         scan_samples(model_of(kernel), (layer,))
 
 
+def test_what_a_loop_of_the_users_own_takes_from_outside_stays() -> None:
+    """Its body may name any tensor of the graph around it, and nothing else does here."""
+    body = helper.make_graph(
+        [helper.make_node("Add", ["one", "offset"], ["sum"])],
+        "body",
+        [helper.make_tensor_value_info("one", TensorProto.FLOAT, [2, 3, 3])],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [2, 3, 3])],
+    )
+    nodes = [
+        helper.make_node("Slice", ["kernels", "zero", "one_row", "zero"], ["first"], name="layer/Slice"),
+        helper.make_node("Reshape", ["first", "shape"], ["kernel"], name="layer/Reshape"),
+        helper.make_node("Conv", ["image", "kernel"], ["between"], name="layer/Conv", group=2),
+        helper.make_node("Scan", ["between"], ["logits"], name="Scan", body=body, num_scan_inputs=1),
+    ]
+    constants = {"zero": [0], "one_row": [1], "shape": [2, 1, 1, 1]}
+    held = [onnx.numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
+    held.append(onnx.numpy_helper.from_array(np.ones((2, 3, 3), "float32"), "offset"))
+    shapes = {"image": ["batch", 2, 3, 3], "kernels": ["batch", 2], "logits": ["batch", 2, 3, 3]}
+    image, kernels, logits = (helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
+    graph = helper.make_graph(nodes, "graph", [image, kernels], [logits], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    scan_samples(model, ("layer",))
+    onnx.checker.check_model(model, full_check=True)
+    assert {tensor.name for tensor in model.graph.initializer} >= {"offset"}
+    assert [node.op_type for node in model.graph.node] == ["Reshape", "Reshape", "Scan", "Reshape", "Scan"]
+
+
 def site_of(groups: int, channels: int = 16, side: int = 28) -> Site:
     layer = DYConv2D(channels, channels, 3, padding=1, groups=groups, num_experts=2)
     adapted = dyx.nn.dyconv.read_dyconv(layer)
