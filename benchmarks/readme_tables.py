@@ -170,7 +170,7 @@ def backbones() -> str:
     """KernelWarehouse beside dynamic convolution of like size; backbones beside their batch-frozen exports."""
     beside_dy, resnets = "kw1x-beside-dy4x-resnet18-cpu-8.json", ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
     mobilenets = ("dy4x-mobilenetv2-100", "odconv4x-mobilenetv2-100")
-    others = ("kw1x-mobilenetv2-100", "condconv8x-mobilenetv2-100", "dy4x-mobilenetv3-small")
+    at_8_alone = ("kw1x-mobilenetv2-100", "condconv8x-mobilenetv2-100", "dy4x-mobilenetv3-small")
     rows = [
         (
             f"kw1x-resnet18 ÷ dy4x-resnet18, {machine}, 8",
@@ -178,7 +178,7 @@ def backbones() -> str:
         )
         for machine, folder in (("AVX-512, before tiles", ""), ("AVX2", AVX2))
     ]
-    for name, batch in [*product((*resnets, *mobilenets), (8, 32)), *product(others, (8,))]:
+    for name, batch in [*product((*resnets, *mobilenets), (8, 32)), *product(at_8_alone, (8,))]:
         cells = [ratio(f"{AVX2}{name}-cpu-{batch}.json", name, at) for at in BACKENDS]
         rows.append((f"{name} ÷ its batch-frozen export, AVX2, {batch}", cells))
     return table("networks, cores and batch", rows)

@@ -33,13 +33,21 @@ class Geometry:
         """The side of the smallest map that the dilated kernel covers."""
         return max(step * (size - 1) + 1 for step, size in zip(self.dilation, self.kernel, strict=True))
 
+    @property
+    def pads_to_same(self) -> bool:
+        """Whether the padding is the word for as many outputs as inputs, but for the stride."""
+        return isinstance(self.padding, str) and self.padding.upper() == "SAME"
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """From one tap to the next: the dilation, which Paddle forgets where it pads to the same size."""
+        return (1,) * len(self.kernel) if self.pads_to_same else self.dilation
+
     def convolve(self, x: Any, weight: Any, bias: Any = None) -> Any:
         """An ordinary convolution of `x (B, C, H, W)`."""
-        word = isinstance(self.padding, str)
-        padding = self.padding if word else list(self.padding)
-        # Paddle dilates nothing that is padded to the same size, and paddle2onnx aborts where it finds both.
-        dilation = [1] * len(self.kernel) if word and str(padding).upper() == "SAME" else list(self.dilation)
-        return functional.conv2d(x, weight, bias, list(self.stride), padding, dilation, self.groups)
+        padding = self.padding if isinstance(self.padding, str) else list(self.padding)
+        # Gaps and no dilation: paddle2onnx aborts where it finds "SAME" and a dilation.
+        return functional.conv2d(x, weight, bias, list(self.stride), padding, list(self.gaps), self.groups)
 
 
 def read_geometry(layer: Any, kernel: tuple[int, ...]) -> Geometry:

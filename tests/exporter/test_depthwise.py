@@ -14,9 +14,10 @@ import dyx
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.depthwise import DepthwiseBands, DepthwiseCopies, depthwise_per_sample
-from dyx.exporter.rule import Cost
+from dyx.exporter.rule import Cost, Site
 from dyx.exporter.rules.depthwise import depthwise_cost
 from dyx.nn.dyconv import DYConv2D
+from dyx.nn.experts import Experts
 from dyx.nn.geometry import Geometry
 from dyx.nn.odconv import ODConv2D
 
@@ -77,13 +78,18 @@ def test_small_maps_are_made_by_bands(size: tuple[int, int], stride: int, kind: 
     assert isinstance(depthwise_per_sample(walk, size, SharedConstants()), kind)
 
 
+def site_of(walk: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Site:
+    weight = np.zeros((1, walk.groups, 1, *walk.kernel))
+    return Site("layer", "dyconv", "DYConv2D", Experts(weight, None, walk), input_shape, output_shape)
+
+
 def test_costs_are_what_the_layers_do() -> None:
     """Strided: 9 × 12 positions become 5 × 6 by bands, 5 · 3 · 9 factors and 5 · 3 · 12 products for each channel."""
     walk = Geometry((3, 3), (2, 2), (1, 1), (1, 1), 2)
     factors, products = 2 * 5 * 3 * 9, 2 * 5 * 3 * 12
     macs, floats = 9 * factors + 12 * factors + 6 * products, 2 * (9 * 12 + 5 * 6) + 2 * (factors + products)
-    assert depthwise_cost(walk, (2, 9, 12), (2, 5, 6)) == Cost(macs, 4 * floats)
-    copies = depthwise_cost(walk, (2, 120, 120), (2, 60, 60))
+    assert depthwise_cost(site_of(walk, (2, 9, 12), (2, 5, 6))) == Cost(macs, 4 * floats)
+    copies = depthwise_cost(site_of(walk, (2, 120, 120), (2, 60, 60)))
     patches = Cost(10 * 9 * 7200, 4 * (28800 + 18 * 7200 + 7200), depthwise_macs=81 * 7200)
     assert copies == patches, "a stride of 2: patches of all taps"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dyx.nn.framework import paddle
@@ -33,9 +34,13 @@ def gathered(rows: Any, table: Any, *, beyond: bool) -> Any:
 
 def with_zero(x: Any, *, axis: int) -> Any:
     """A tensor with one place of zeros more at the end of an axis."""
-    return paddle.concat([x, paddle.zeros_like(paddle.slice(x, [axis], [0], [1]))], axis=axis)
+    return _with_last(x, axis, paddle.zeros_like)
 
 
 def with_one(x: Any, *, axis: int) -> Any:
     """A tensor with one place of ones more at the end of an axis."""
-    return paddle.concat([x, paddle.ones_like(paddle.slice(x, [axis], [0], [1]))], axis=axis)
+    return _with_last(x, axis, paddle.ones_like)
+
+
+def _with_last(x: Any, axis: int, filled_like: Callable[[Any], Any]) -> Any:
+    return paddle.concat([x, filled_like(paddle.slice(x, [axis], [0], [1]))], axis=axis)

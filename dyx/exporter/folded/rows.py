@@ -205,12 +205,11 @@ def output_size(geometry: Geometry, size: tuple[int, ...]) -> tuple[int, ...]:
 
 def _walk(geometry: Geometry, axis: int, size: int) -> tuple[int, int, int]:
     """Outputs along an axis, zeros before its first input, gap between two taps; words mean what Paddle does."""
-    kernel, stride = geometry.kernel[axis], geometry.stride[axis]
-    if isinstance(geometry.padding, str) and geometry.padding.upper() == "SAME":
+    kernel, stride, gap = geometry.kernel[axis], geometry.stride[axis], geometry.gaps[axis]
+    if geometry.pads_to_same:
         count = -(-size // stride)
-        return count, max((count - 1) * stride + kernel - size, 0) // 2, 1  # it forgets a dilation
+        return count, max((count - 1) * stride + kernel - size, 0) // 2, gap
     before = 0 if isinstance(geometry.padding, str) else int(geometry.padding[axis])
-    gap = geometry.dilation[axis]
     return (size + 2 * before - gap * (kernel - 1) - 1) // stride + 1, before, gap
 
 

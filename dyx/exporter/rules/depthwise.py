@@ -28,17 +28,9 @@ def no_scan(site: Site, target: Target) -> Refusal | None:
     return Refusal("a batch of one needs no loop over samples") if target.batch == 1 else None
 
 
-def depthwise_cost(
-    geometry: Geometry, input_shape: tuple[int, ...], output_shape: tuple[int, ...], *, scan: bool = False
-) -> Cost:
-    """Of what `depthwise_per_sample` builds, per image.
-
-    Args:
-        geometry: The whole walk.
-        input_shape: `(C, H, W)`.
-        output_shape: `(C, H', W')`.
-        scan: Whether that is a convolution of one sample after the other.
-    """
+def depthwise_cost(site: Site, *, scan: bool = False) -> Cost:
+    """Of what `depthwise_per_sample` builds, per image; `scan`: a convolution of one sample after the other."""
+    geometry, input_shape, output_shape = site.layer.geometry, site.input_shape, site.output_shape
     if scan:
         macs = prod(geometry.kernel) * prod(output_shape)
         # Each sample is taken out of the map, and its answer put into that of all.

@@ -127,7 +127,7 @@ def applying_floats(site: Site) -> int:
 def applying_cost(site: Site, *, scan: bool = False) -> Cost:
     """Of applying a kernel per sample that is there: to each channel, or to rows or columns of the map."""
     if is_depthwise(site):
-        return depthwise_cost(site.layer.geometry, site.input_shape, site.output_shape, scan=scan)
+        return depthwise_cost(site, scan=scan)
     return Cost.of_floats(convolution_macs(site) + unfolding_macs(site), applying_floats(site))
 
 

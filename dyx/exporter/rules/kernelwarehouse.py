@@ -169,7 +169,7 @@ def _depthwise_kernels(site: Site, *, scan: bool = False) -> Offer:
         applied = depthwise_per_sample(layer.geometry, _size(site), shared, scan=scan)
         return DepthwiseKernelPerSample(_folded(layer), shared, applied)
 
-    cost = _mixing_cost(site) + depthwise_cost(layer.geometry, site.input_shape, site.output_shape, scan=scan)
+    cost = _mixing_cost(site) + depthwise_cost(site, scan=scan)
     return Offer(cost, SCAN_FORM if scan else "depthwise kernel per sample from shared cells", build)
 
 

@@ -6,8 +6,8 @@ after the filter attention, as one static bias.
 
 - `odconv/aggregate-kernel`: c scales the kernel's input axis and s its taps, so both are one factor per row of the
   unfolded input; f scales its output axis, or the output, whichever is smaller. The kernel of each sample meets the
-  unfolded input in a batched matmul; a depthwise one mixes shifted copies. Arithmetic: 1 × the static convolution, plus
-  mixing K kernels per sample.
+  unfolded input in a batched matmul; a depthwise one goes by bands or mixes shifted copies. Arithmetic: 1 × the static
+  convolution, plus mixing K kernels per sample.
 - `odconv/aggregate-scan`: a depthwise one, in ONNX, by an ordinary convolution of each sample after the other.
 - `odconv/aggregate-winograd`: the same kernel, scaled along all its axes, applied by fewer products; see `tiles.py`.
 - `odconv/mix-outputs`, `odconv/mix-inputs`: a 1×1 kernel has no spatial attention, and what is left between the
