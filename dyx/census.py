@@ -12,7 +12,7 @@ from typing import Any
 from dyx.bundle import ONNX_MODEL, PADDLE_PROGRAM, Bundle
 from dyx.errors import PackageMissing
 from dyx.onnx_graph import bodies_of, with_inner
-from dyx.paddle_program import PARAMETER, read_program
+from dyx.paddle_program import PARAMETER, computed_kernels_of, read_program
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _SMALL_BYTES = 1024
@@ -147,17 +147,16 @@ def paddle_census(bundle: Bundle) -> Census:
     """A census of the Paddle program of a bundle's graph. Paddle itself is not needed: the program is JSON."""
     file = bundle.file(PADDLE_PROGRAM)
     operations = read_program(file)
-    parameters = {each.outputs[0]: each.shapes[0] for each in operations if each.name == PARAMETER}
+    parameters = [each.shapes[0] for each in operations if each.name == PARAMETER]
     ends = [shape for each in operations for shape in each.shapes if each.name == "data"]
-    kernels = [each.inputs[1] for each in operations if "conv2d" in each.name and len(each.inputs) > 1]
     return Census(
         file=file.name,
         format="paddle",
         opset=None,
         operators=Counter(each.name for each in operations if each.name != PARAMETER),
-        parameters=sum(prod(shape) for shape in parameters.values()),
+        parameters=sum(map(prod, parameters)),
         macs=None,
-        computed_kernels=sum(kernel not in parameters for kernel in kernels),
+        computed_kernels=computed_kernels_of(operations),
         free_batch=all(shape and shape[0] == -1 for shape in ends),
         foreign_domains=(),
     )

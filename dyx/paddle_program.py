@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,14 @@ def read_program(path: Path) -> list[Operation]:
         return list(_operations(program["program"]["regions"][0]["blocks"][0]))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise BundleAltered(path.parent, {path.name: f"is no Paddle program ({error!r})"}) from error
+
+
+def computed_kernels_of(operations: Iterable[Operation]) -> int:
+    """How many convolutions of a program have a kernel that is no parameter."""
+    operations = list(operations)
+    parameters = {value for each in operations if each.name == PARAMETER for value in each.outputs}
+    kernels = [each.inputs[1] for each in operations if "conv2d" in each.name and len(each.inputs) > 1]
+    return sum(kernel not in parameters for kernel in kernels)
 
 
 def _operations(block: Mapping[str, Any]) -> Iterator[Operation]:

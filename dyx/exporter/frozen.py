@@ -1,7 +1,8 @@
 """What one gets without dyx: the dynamic network exported as it stands, for one batch size, nothing folded.
 
 `paddle.jit.save` of a network that moves the batch into the channels needs a fixed batch: each dynamic layer becomes
-one convolution with groups · batch groups and a kernel that is computed. It is here to be compared with.
+one convolution with groups · batch groups and a kernel that is computed. It is here to be compared with. On Paddle
+Inference it must do without oneDNN, which keeps the kernels of the first call; dyx's runner sees to that.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dyx.bundle import PADDLE_PARAMETERS, PADDLE_PROGRAM, Bundle
 from dyx.environment import usable_cores
 from dyx.errors import DeviceMissing
 from dyx.paddle_package import paddle_package
-from dyx.paddle_program import read_program
+from dyx.paddle_program import computed_kernels_of, read_program
 from dyx.runtime.freed_memory import keep_freed_memory
 from dyx.runtime.paddle_profile import (
     layers_of_events,
@@ -77,17 +77,25 @@ class PaddleRunner(Runner):
             return {"use_gpu": True, "memory_pool_mb": _GPU_POOL_MB}
         config.disable_gpu()
         # Both matter sevenfold: the defaults are plain kernels and one thread.
-        config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(_ONEDNN_SHAPES_KEPT)
+        onednn = self._onednn(config)
         config.set_cpu_math_library_num_threads(self.threads)
         config.delete_pass(_SLOW_FUSION)
         kept = keep_freed_memory()
         return {
-            "onednn": True,
+            "onednn": onednn,
             "cpu_math_library_num_threads": self.threads,
             "without_pass": _SLOW_FUSION,
             "malloc_keeps_freed_memory": kept,
         }
+
+    def _onednn(self, config: Any) -> bool:
+        """Whether oneDNN computes: it keeps the kernel of a convolution's first call, so not where one is computed."""
+        if computed_kernels_of(read_program(self._bundle.file(PADDLE_PROGRAM))):
+            config.disable_mkldnn()
+            return False
+        config.enable_mkldnn()
+        config.set_mkldnn_cache_capacity(_ONEDNN_SHAPES_KEPT)
+        return True
 
     def _infer(self, image: np.ndarray) -> np.ndarray:
         self._input.copy_from_cpu(image)
