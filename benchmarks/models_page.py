@@ -25,12 +25,12 @@ Every network that `dyx export` knows by name. This page is written by `python b
 - **parameters** are counted as `paddle.summary` does: running statistics of batch norms included.
 - **published** is top-1 accuracy in percent, with its source beneath the table. dyx brings no weights: `--weights`
   takes them from the official repositories' checkpoints.
-- **rules** are those that `auto` chose for onnxruntime, and for how many layers.
+- **rules** are those that `auto` chose for onnxruntime, and for how many layers; of the graph for large batches where
+  there are two.
 - **× baseline** is the speed relative to the plain network in its place, [95 % interval], float32, seeded weights, each
   pair one interleaved run ({how}). `make bench` writes the records; – where there is none.
 
-Rules and speeds are those of one run over the whole zoo, before dyx had tiles (`*/winograd`, `*/aggregate-winograd`):
-[Speed](speed.md) has newer ones of some.
+[Speed](speed.md) has other batch sizes and backends of some.
 
 """
 
@@ -52,7 +52,9 @@ def page() -> str:
 def _how(record: Mapping[str, Any]) -> str:
     """Where and how a pair was measured, in words."""
     first = record["contenders"][0]
-    place = f"{record['environment']['cpu']['model']}, {first['threads']} threads"
+    cpu = record["environment"]["cpu"]
+    width = "AVX-512" if any(flag.startswith("avx512") for flag in cpu["flags"]) else "AVX2"
+    place = f"{cpu['model']} with {width}, {first['threads']} threads"
     return f"batch {record['settings']['batch']} on {first['contender']['backend']}, {place}"
 
 

@@ -87,9 +87,10 @@ def onnx_census(bundle: Bundle) -> Census:
     graph = model.graph
     _drop_weights(graph)
     ends = (graph.input[0], graph.output[0])
-    free_batch = all(value.type.tensor_type.shape.dim[0].HasField("dim_param") for value in ends)
-    for value in ends if free_batch else ():
-        value.type.tensor_type.shape.dim[0].dim_value = 1  # MACs are counted for one image
+    batches = [value.type.tensor_type.shape.dim[0] for value in ends]
+    free_batch = all(batch.HasField("dim_param") for batch in batches)
+    for batch in batches if free_batch else ():
+        batch.dim_value = 1  # MACs are counted for one image
     with suppress(onnx.shape_inference.InferenceError):  # at a foreign operator: the census then lacks MACs only
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -100,7 +101,7 @@ def onnx_census(bundle: Bundle) -> Census:
         opset=model.opset_import[0].version,
         operators=Counter(node.op_type for node in with_inner(graph.node)),
         parameters=sum(prod(shape) for shape in constants.values()),
-        macs=_onnx_macs(graph),
+        macs=_onnx_macs(graph, batches[0].dim_value or 1),
         computed_kernels=sum(kernel not in constants for kernel in kernels),
         free_batch=free_batch,
         foreign_domains=tuple(sorted({node.domain for node in with_inner(graph.node)} - {"", "ai.onnx"})),
@@ -114,22 +115,22 @@ def _drop_weights(graph: Any) -> None:
             tensor.ClearField("raw_data")
 
 
-def _onnx_macs(graph: Any) -> int | None:
-    """Per image; None where shape inference left a size open that is not the batch."""
+def _onnx_macs(graph: Any, images: int) -> int | None:
+    """Per image of so many that the graph takes; None where shape inference left a size open that is not the batch."""
     with suppress(KeyError):
-        return _graph_macs(graph)
+        return _graph_macs(graph, images)
     return None
 
 
-def _graph_macs(graph: Any) -> int:
+def _graph_macs(graph: Any, images: int) -> int:
     """Of a graph, or of what a loop does with one image. Raises KeyError for a tensor of unknown shape."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         dimensions = value.type.tensor_type.shape.dim
         # A free dimension is the batch: count one image.
         shapes[value.name] = tuple(size.dim_value if size.HasField("dim_value") else 1 for size in dimensions)
-    inner = sum(_graph_macs(body) for node in graph.node for body in bodies_of(node))
-    return inner + sum(_node_macs(node, shapes) for node in graph.node)
+    inner = sum(_graph_macs(body, 1) for node in graph.node for body in bodies_of(node))
+    return inner + sum(_node_macs(node, shapes) for node in graph.node) // images
 
 
 def _node_macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:

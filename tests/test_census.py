@@ -57,6 +57,15 @@ def test_computed_kernels_and_frozen_batch_are_seen(tmp_path: Path) -> None:
     assert not census.free_batch
 
 
+def test_arithmetic_is_counted_per_image_of_a_frozen_batch_too(two_graphs_class: str, tmp_path: Path) -> None:
+    import dyx
+
+    options = {"shape": (3, 7, 7), "formats": ("onnx",), "fold": ("dyconv/mix-inputs", "conv/direct")}
+    free = dyx.export(two_graphs_class, out=tmp_path / "free", one_graph=True, **options)
+    frozen = dyx.export(two_graphs_class, out=tmp_path / "frozen", batch=4, **options)
+    assert onnx_census(frozen).macs == onnx_census(free).macs
+
+
 def test_computed_kernel_is_seen_in_a_paddle_program(tmp_path: Path) -> None:
     import paddle
 
