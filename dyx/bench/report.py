@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -109,14 +110,29 @@ def _all_rows(comparisons: Sequence[Comparison]) -> list[_Entry]:
 
 
 def _per_contender(measurements: Sequence[Measurement]) -> list[str]:
-    """Threads, options and warm-up; contenders that had the same share a line."""
-    alike: dict[str, list[WarmUp]] = {}
+    """Threads, options and warm-up; contenders that had the same share a line, and are named where others differ."""
+    alike: dict[tuple[str, str], list[Measurement]] = {}
     for seen in measurements:
-        options = [f"{key}={value}" for key, value in seen.options.items()]
-        place = "GPU" if seen.device == "gpu" else f"{seen.threads} thread{'s' * (seen.threads != 1)}"
-        line = f"{seen.contender.backend}: {', '.join([place, *options])}"
-        alike.setdefault(line, []).extend(seen.warm_ups)
-    return [f"{line}; {_least(warm_ups)}{_most(warm_ups)}." for line, warm_ups in alike.items()]
+        alike.setdefault((seen.contender.backend, _settings(seen)), []).append(seen)
+    lines = Counter(backend for backend, _ in alike)
+    return [
+        f"{backend}{_names(members) if lines[backend] > 1 else ''}: {settings}; {_warm_up(members)}."
+        for (backend, settings), members in alike.items()
+    ]
+
+
+def _settings(seen: Measurement) -> str:
+    place = "GPU" if seen.device == "gpu" else f"{seen.threads} thread{'s' * (seen.threads != 1)}"
+    return ", ".join([place, *(f"{key}={value}" for key, value in seen.options.items())])
+
+
+def _names(members: Sequence[Measurement]) -> str:
+    return f" ({', '.join(seen.contender.name for seen in members)})"
+
+
+def _warm_up(members: Sequence[Measurement]) -> str:
+    warm_ups = [warm_up for seen in members for warm_up in seen.warm_ups]
+    return _least(warm_ups) + _most(warm_ups)
 
 
 def _least(warm_ups: Sequence[WarmUp]) -> str:

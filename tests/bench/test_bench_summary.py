@@ -138,7 +138,7 @@ def test_a_trend_is_told() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["alexnet-dy-cpu-512", "gates-cpu-512", "gates-cpu-64", "kw1x-resnet18-cpu-8"])
+@pytest.mark.parametrize("name", ["alexnet-dy-cpu-512", "gates-cpu-512", "gates-cpu-64", "avx2/kw1x-resnet18-cpu-8"])
 def test_real_records_drift_seldom(name: str) -> None:
     """Samples of a machine that others used as well."""
     (comparison,) = read_record(RESULTS / f"{name}.json")
@@ -241,6 +241,14 @@ def test_the_table_fits_and_says_what_it_must() -> None:
     assert "end to end on the host" in text
     told = "warmed up by 10 calls and 0.2 s at the least; opened in 0.50 s, first call 90.0 ms at the most."
     assert f"onnxruntime: 2 threads, spin=False; {told}" in " ".join(text.split())
+
+
+def test_contenders_are_named_where_others_of_their_backend_had_other_settings() -> None:
+    plain, frozen, other = (steady(name, 2.0) for name in ("plain", "frozen", "other"))
+    own = replace(frozen, options={"spin": True})
+    text = " ".join(printed(compared(plain, own, other)).split())
+    assert "onnxruntime (plain, other): 2 threads, spin=False; warmed" in text
+    assert "onnxruntime (frozen): 2 threads, spin=True; warmed" in text
 
 
 @pytest.mark.parametrize("width", [100, 78])
