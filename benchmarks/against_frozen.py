@@ -4,10 +4,10 @@ Without dyx, `paddle.jit.save` of the dynamic network needs a fixed batch: the b
 dynamic layer becomes one convolution with groups · batch groups and a kernel that is computed. paddle2onnx turns that
 into ONNX. Both exports get the same weights; they are timed taking turns, each in a process of its own.
 
-    python benchmarks/against_frozen.py [--model NAME …] [--batch 8 32] [--backend NAME …]
+    python benchmarks/against_frozen.py [--model NAME …] [--batch 8 32] [--backend NAME …] [--out FOLDER]
 
-Writes benchmarks/results/<model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and how large
-their files are.
+Writes benchmarks/results/avx2/<model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and how
+large their files are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def tell(text: str, *_: Any) -> None:
     print(f"· {text}", flush=True)
 
 
-def measure(model: str, batch: int, backends: Sequence[str], seconds: float) -> None:
+def measure(model: str, batch: int, backends: Sequence[str], seconds: float, out: Path) -> None:
     """Export both, compare their answers, time them, write and print."""
     ours = bundle_of(model)
     theirs = export_frozen(model, batch, BUNDLES / f"{model}-frozen-{batch}", progress=tell)
@@ -66,7 +67,7 @@ def measure(model: str, batch: int, backends: Sequence[str], seconds: float) -> 
     ]
     comparison = bench(contenders, batch=batch, seconds=seconds)
     record = {"bytes": {"folded": sizes(ours), "frozen": sizes(theirs)}, "apart": difference}
-    path = RESULTS / f"{model}-cpu-{batch}.json"
+    path = out / f"{model}-cpu-{batch}.json"
     path.write_text(json.dumps({**comparison.to_json(), "against_frozen": record}) + "\n", encoding="utf-8")
     stdout().print(tabulate(comparison))
     for backend, distance in difference.items():
@@ -82,10 +83,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[8, 32], help="images per call")
     parser.add_argument("--backend", nargs="*", choices=BACKENDS.names, default=list(BACKENDS.names))
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each side is measured at the least")
+    parser.add_argument("--out", type=Path, default=RESULTS / "avx2", help="folder of the records")
     asked = parser.parse_args()
     for model in asked.model:
         for batch in asked.batch:
-            measure(model, batch, asked.backend, asked.seconds)
+            measure(model, batch, asked.backend, asked.seconds, asked.out)
 
 
 if __name__ == "__main__":

@@ -14,23 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from dyx.bench import Comparison, Contender
+from dyx.bench.samples import Measurement
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BACKENDS = ("onnxruntime", "openvino", "paddle")
-OTHERS = (
-    ("alexnet-na", 64, "gates-cpu-64.json"),
-    ("alexnet-na", 512, "gates-cpu-512.json"),
-    ("alexnet-eca", 64, "gates-cpu-64.json"),
-    ("alexnet-eca", 512, "gates-cpu-512.json"),
-    ("kw1x-resnet18", 8, "kw1x-resnet18-cpu-8.json"),
-    ("kw1x-resnet18", 32, "kw1x-resnet18-cpu-32.json"),
-    ("dy4x-resnet18", 8, "dy4x-resnet18-cpu-8.json"),
-    ("dy4x-resnet18", 32, "dy4x-resnet18-cpu-32.json"),
-    ("odconv4x-resnet18", 8, "odconv4x-resnet18-cpu-8.json"),
-    ("odconv4x-resnet18", 32, "odconv4x-resnet18-cpu-32.json"),
+FROZEN_AT_BOTH = (
+    "kw1x-resnet18",
+    "dy4x-resnet18",
+    "odconv4x-resnet18",
+    "dy4x-mobilenetv2-100",
+    "odconv4x-mobilenetv2-100",
 )
-
+FROZEN_AT_8 = ("kw1x-mobilenetv2-100", "condconv8x-mobilenetv2-100", "dy4x-mobilenetv3-small")
+BESIDE_FROZEN = (*product(FROZEN_AT_BOTH, (8, 32)), *product(FROZEN_AT_8, (8,)))
+"""Networks and batches that are measured beside batch-frozen exports."""
 
 BATCHES = (1, 8, 64, 512)
 EAGER = "alexnet-dy in eager Paddle"
@@ -63,6 +61,11 @@ def ratio(file: str, network: str, backend: str) -> str:
     return told(*(found["ratio"][key] for key in ("value", "low", "high")))
 
 
+def ratios(file: str, network: str) -> list[str]:
+    """A recorded ratio to the baseline on each backend."""
+    return [ratio(file, network, backend) for backend in BACKENDS]
+
+
 def table(heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     """A table with a column per backend."""
     lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
@@ -71,10 +74,7 @@ def table(heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 def dynamic() -> str:
     """alexnet-dy beside alexnet-bn on each backend."""
-    rows = [
-        (str(batch), [ratio(f"alexnet-dy-cpu-{batch}.json", "alexnet-dy", backend) for backend in BACKENDS])
-        for batch in BATCHES
-    ]
+    rows = [(str(batch), ratios(f"alexnet-dy-cpu-{batch}.json", "alexnet-dy")) for batch in BATCHES]
     return table("batch: alexnet-dy ÷ alexnet-bn", rows)
 
 
@@ -92,7 +92,7 @@ def beside(name: str, batch: int, folder: str = "") -> list[str]:
     seen = {
         side.contender.group: row.ratio
         for side, row in zip(turned.measurements, turned.rows, strict=True)
-        if _called(side.contender) == name
+        if _called(side.contender) == name and _is_right(side)
     }
     return ["–" if (one := seen.get(at)) is None else told(1 / one.value, 1 / one.high, 1 / one.low) for at in BACKENDS]
 
@@ -100,6 +100,11 @@ def beside(name: str, batch: int, folder: str = "") -> list[str]:
 def _called(contender: Contender) -> str:
     """Its name; the eager network's own."""
     return EAGER if contender.backend == "paddle-eager" else contender.name
+
+
+def _is_right(side: Measurement) -> bool:
+    """Whether it answered rightly: a frozen export with Paddle's oneDNN keeps the kernels of its first call."""
+    return not (side.contender.name.endswith("(frozen)") and side.options.get("onednn"))
 
 
 def peak(batch: int, folder: str = "") -> list[str]:
@@ -143,7 +148,7 @@ def avx2() -> str:
     for words, mkl in (("", ""), (" with its MKL as it comes", "-mkl-as-it-comes")):
         for batch in PEERS[EAGER]:
             file = f"{AVX2}alexnet-dy-beside-eager-cpu-{batch}{mkl}.json"
-            rows.append((f"{EAGER}{words}, batch {batch}", [ratio(file, "alexnet-dy", at) for at in BACKENDS]))
+            rows.append((f"{EAGER}{words}, batch {batch}", ratios(file, "alexnet-dy")))
     rows += [(f"share of the matrix product's speed, batch {batch}", peak(batch, AVX2)) for batch in (64, 512)]
     rows += [("peak memory of alexnet-bn, batch 512", memory(512, AVX2))]
     return table("alexnet-dy ÷", rows)
@@ -161,26 +166,25 @@ PEERS = {
 
 
 def others() -> str:
-    """Gates beside plain AlexNet; KernelWarehouse beside its batch-frozen export."""
-    rows = [(f"`{name}`, {batch}", [ratio(file, name, at) for at in BACKENDS]) for name, batch, file in OTHERS]
+    """Gates beside plain AlexNet."""
+    measured = product(("alexnet-na", "alexnet-eca"), (64, 512))
+    rows = [(f"`{name}`, {batch}", ratios(f"gates-cpu-{batch}.json", name)) for name, batch in measured]
+    return table("network, batch", rows)
+
+
+def frozen() -> str:
+    """Backbones beside their batch-frozen exports."""
+    rows = [(f"`{name}`, {batch}", ratios(f"{AVX2}{name}-cpu-{batch}.json", name)) for name, batch in BESIDE_FROZEN]
     return table("network, batch", rows)
 
 
 def backbones() -> str:
-    """KernelWarehouse beside dynamic convolution of like size; backbones beside their batch-frozen exports."""
-    beside_dy, resnets = "kw1x-beside-dy4x-resnet18-cpu-8.json", ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
-    mobilenets = ("dy4x-mobilenetv2-100", "odconv4x-mobilenetv2-100")
-    at_8_alone = ("kw1x-mobilenetv2-100", "condconv8x-mobilenetv2-100", "dy4x-mobilenetv3-small")
+    """KernelWarehouse beside dynamic convolution of like size."""
+    file = "kw1x-beside-dy4x-resnet18-cpu-8.json"
     rows = [
-        (
-            f"kw1x-resnet18 ÷ dy4x-resnet18, {machine}, 8",
-            [ratio(f"{folder}{beside_dy}", "kw1x-resnet18", at) for at in BACKENDS],
-        )
+        (f"kw1x-resnet18 ÷ dy4x-resnet18, {machine}, 8", ratios(f"{folder}{file}", "kw1x-resnet18"))
         for machine, folder in (("AVX-512, before tiles", ""), ("AVX2", AVX2))
     ]
-    for name, batch in [*product((*resnets, *mobilenets), (8, 32)), *product(at_8_alone, (8,))]:
-        cells = [ratio(f"{AVX2}{name}-cpu-{batch}.json", name, at) for at in BACKENDS]
-        rows.append((f"{name} ÷ its batch-frozen export, AVX2, {batch}", cells))
     return table("networks, cores and batch", rows)
 
 
@@ -190,7 +194,7 @@ def tiles() -> str:
     rows = []
     for file in files:
         network, _, batch = file.stem.partition("-cpu-")
-        rows.append((f"`{network}`, {batch}", [ratio(f"tiles/{file.name}", network, at) for at in BACKENDS]))
+        rows.append((f"`{network}`, {batch}", ratios(f"tiles/{file.name}", network)))
     return table("in tiles ÷ on rows, network and batch", rows)
 
 
@@ -215,7 +219,7 @@ def _tuned_row(record: dict[str, Any]) -> str:
 
 
 PAGES = {
-    ROOT / "README.md": {"dynamic": dynamic, "others": others},
+    ROOT / "README.md": {make.__name__: make for make in (dynamic, others, frozen)},
     ROOT / "docs" / "speed.md": {make.__name__: make for make in (speed, avx2, tuned, backbones, tiles)},
 }
 
