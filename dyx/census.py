@@ -12,7 +12,7 @@ from typing import Any
 from dyx.bundle import ONNX_MODEL, PADDLE_PROGRAM, Bundle
 from dyx.errors import PackageMissing
 from dyx.onnx_graph import bodies_of, with_inner
-from dyx.paddle_program import PARAMETER, computed_kernels_of, read_program
+from dyx.paddle_program import INPUT, PARAMETER, computed_kernels_of, read_program
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _SMALL_BYTES = 1024
@@ -30,8 +30,8 @@ class Census:
         operators: Operator → how many, those inside loops included.
         parameters: Numbers in all initialisers, or None where only the weights file knows.
         macs: Multiply-accumulates per image, of convolutions and matrix products; None where shapes are not known.
-        computed_kernels: Convolutions whose kernel is no constant; without those inside loops, which have a kernel for
-            every sample.
+        computed_kernels: Convolutions whose kernel is no constant (in a Paddle program: depends on the input); without
+            those inside loops, which have a kernel for every sample.
         free_batch: Whether the batch dimension is free in input and output.
         foreign_domains: Operator domains other than ONNX's own.
     """
@@ -149,7 +149,7 @@ def paddle_census(bundle: Bundle) -> Census:
     file = bundle.file(PADDLE_PROGRAM)
     operations = read_program(file)
     parameters = [each.shapes[0] for each in operations if each.name == PARAMETER]
-    ends = [shape for each in operations for shape in each.shapes if each.name == "data"]
+    ends = [shape for each in operations for shape in each.shapes if each.name == INPUT]
     return Census(
         file=file.name,
         format="paddle",

@@ -12,6 +12,8 @@ from dyx.errors import BundleAltered
 
 PARAMETER = "p"
 """How the file calls what stands for a parameter."""
+INPUT = "data"
+"""How it calls what stands for an input."""
 LAYER = "struct_name"
 """The attribute in which Paddle notes the layers around an operator, and an export of dyx the path of its layer."""
 
@@ -47,11 +49,14 @@ def read_program(path: Path) -> list[Operation]:
 
 
 def computed_kernels_of(operations: Iterable[Operation]) -> int:
-    """How many convolutions of a program have a kernel that is no parameter."""
-    operations = list(operations)
-    parameters = {value for each in operations if each.name == PARAMETER for value in each.outputs}
-    kernels = [each.inputs[1] for each in operations if "conv2d" in each.name and len(each.inputs) > 1]
-    return sum(kernel not in parameters for kernel in kernels)
+    """How many convolutions have a kernel that depends on the input; what parameters alone give is the same always."""
+    depends: set[int] = set()
+    found = 0
+    for each in operations:
+        if each.name == INPUT or not depends.isdisjoint(each.inputs):
+            depends.update(each.outputs)
+        found += "conv2d" in each.name and len(each.inputs) > 1 and each.inputs[1] in depends
+    return found
 
 
 def _operations(block: Mapping[str, Any]) -> Iterator[Operation]:

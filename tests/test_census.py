@@ -66,17 +66,26 @@ def test_arithmetic_is_counted_per_image_of_a_frozen_batch_too(two_graphs_class:
     assert onnx_census(frozen).macs == onnx_census(free).macs
 
 
-def test_computed_kernel_is_seen_in_a_paddle_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("of_image", "computed"), [(True, 1), (False, 0)])
+def test_kernel_that_depends_on_the_input_is_seen_in_a_paddle_program(
+    tmp_path: Path, of_image: bool, computed: int
+) -> None:
+    """A standardised weight is computed too, but it is always the same."""
     import paddle
 
     class Computed(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.weight = self.create_parameter([1, 3, 1, 1])
+
         def forward(self, image):
-            return paddle.nn.functional.conv2d(image, image[:, :, :1, :1])
+            kernel = image[:, :, :1, :1] if of_image else self.weight - self.weight.mean()
+            return paddle.nn.functional.conv2d(image, kernel)
 
     spec = paddle.static.InputSpec([1, 3, 8, 8], "float32", "image")
     paddle.jit.save(Computed(), str(tmp_path / "model"), input_spec=[spec])
     census = paddle_census(Bundle(tmp_path, {}))
-    assert census.computed_kernels == 1
+    assert census.computed_kernels == computed
     assert not census.free_batch
 
 
