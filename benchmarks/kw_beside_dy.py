@@ -1,6 +1,6 @@
 """KernelWarehouse beside dynamic convolution of like size, both as dyx exports them: published is .55.
 
-    python benchmarks/kw_beside_dy.py [--batch 8] [--seconds 8]
+    python benchmarks/kw_beside_dy.py [--batch 8] [--seconds 8] [--out FOLDER]
 
 Writes benchmarks/results/kw1x-beside-dy4x-resnet18-cpu-<batch>.json. Published: Li and Yao, ICML 2024, 178.5 images/s
 for KernelWarehouse where dynamic convolution has 322.7.
@@ -9,6 +9,7 @@ for KernelWarehouse where dynamic convolution has 322.7.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from zoo import RESULTS, bundle_of, tell_on_stdout
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
     contenders = [
         bundle_contender(bundle_of(name), backend, device="cpu", baseline=name == DY)
@@ -32,7 +34,7 @@ def main() -> None:
         for name in (KW, DY)
     ]
     found = bench(contenders, batch=options.batch, seconds=options.seconds, progress=tell_on_stdout())
-    found.save(RESULTS / f"kw1x-beside-dy4x-resnet18-cpu-{options.batch}.json")
+    found.save(options.out / f"kw1x-beside-dy4x-resnet18-cpu-{options.batch}.json")
     stdout().print(tabulate(found))
 
 
