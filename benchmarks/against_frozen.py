@@ -6,8 +6,7 @@ into ONNX. Both exports get the same weights; they are timed taking turns, each 
 
     python benchmarks/against_frozen.py [--model NAME …] [--batch 8 32] [--backend NAME …] [--out FOLDER]
 
-Writes benchmarks/results/avx2/<model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and how
-large their files are.
+Writes <model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and how large their files are.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zoo import BUNDLES, RESULTS, bundle_of
+from zoo import BUNDLES, bundle_of, records_here
 
 from dyx.bench import bench, bundle_contender, tabulate
 from dyx.bundle import FORMAT_FILES, Bundle
@@ -28,7 +27,17 @@ from dyx.exporter.frozen import export_frozen
 from dyx.inputs import input_pool
 from dyx.runtime import BACKENDS, open_bundle
 
-NETWORKS = ("kw1x-resnet18", "dy4x-resnet18", "odconv4x-resnet18")
+NETWORKS = {
+    "kw1x-resnet18": (8, 32),
+    "dy4x-resnet18": (8, 32),
+    "odconv4x-resnet18": (8, 32),
+    "dy4x-mobilenetv2-100": (8, 32),
+    "odconv4x-mobilenetv2-100": (8, 32),
+    "kw1x-mobilenetv2-100": (8,),
+    "condconv8x-mobilenetv2-100": (8,),
+    "dy4x-mobilenetv3-small": (8,),
+}
+"""Networks of the README's table, and the batch sizes that each is measured at."""
 
 
 def apart(one: Bundle, other: Bundle, backend: str, images: np.ndarray) -> float:
@@ -80,13 +89,15 @@ def main() -> None:
     """Every network at every batch size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="*", default=list(NETWORKS), help="of the zoo")
-    parser.add_argument("--batch", type=int, nargs="*", default=[8, 32], help="images per call")
+    parser.add_argument(
+        "--batch", type=int, nargs="*", help="images per call; by default as the README has it, or 8 and 32"
+    )
     parser.add_argument("--backend", nargs="*", choices=BACKENDS.names, default=list(BACKENDS.names))
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each side is measured at the least")
-    parser.add_argument("--out", type=Path, default=RESULTS / "avx2", help="folder of the records")
+    parser.add_argument("--out", type=Path, default=records_here(), help="folder of the records")
     asked = parser.parse_args()
     for model in asked.model:
-        for batch in asked.batch:
+        for batch in asked.batch or NETWORKS.get(model, (8, 32)):
             measure(model, batch, asked.backend, asked.seconds, asked.out)
 
 

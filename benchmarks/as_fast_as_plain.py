@@ -4,7 +4,7 @@
 
 The baseline is alexnet-bn as one gets it without dyx; a second row is alexnet-bn as dyx exports it, its convolutions
 rewritten too. Beside them stand the network in eager Paddle, at 8 and 64 its batch-frozen export, and a matrix product
-as the machine's limit. Writes benchmarks/results/alexnet-dy-cpu-<batch>.json.
+as the machine's limit. Writes alexnet-dy-cpu-<batch>.json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoo import RESULTS, bundle_of, plain_bundle_of, tell_on_stdout
+from zoo import bundle_of, plain_bundle_of, records_here, tell_on_stdout
 
 from dyx.bench import Contender, bench, bundle_contender
 from dyx.bench.contender import OPEN_BUNDLE
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8, 64, 512])
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=records_here())
     options = parser.parse_args()
     for batch in options.batch:
         found = bench(contenders(batch), batch=batch, seconds=options.seconds, progress=tell_on_stdout())

@@ -2,7 +2,7 @@
 
     python benchmarks/beside_eager.py [--batch 8 64] [--seconds 6] [--mkl-as-it-comes]
 
-Writes benchmarks/results/alexnet-dy-beside-eager-cpu-<batch>.json. On an AMD CPU dyx tells Paddle's MKL to use AVX2;
+Writes alexnet-dy-beside-eager-cpu-<batch>.json. On an AMD CPU dyx tells Paddle's MKL to use AVX2;
 with --mkl-as-it-comes it does not, and the file's name ends in -mkl-as-it-comes.
 """
 
@@ -13,7 +13,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from zoo import RESULTS, bundle_of, tell_on_stdout
+from zoo import bundle_of, records_here, tell_on_stdout
 
 from dyx.bench import Contender, bench
 from dyx.bench.report import tabulate
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[8, 64])
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--mkl-as-it-comes", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=records_here())
     options = parser.parse_args()
     mkl = "-mkl-as-it-comes" if options.mkl_as_it_comes else ""
     if mkl:

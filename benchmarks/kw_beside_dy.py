@@ -2,7 +2,7 @@
 
     python benchmarks/kw_beside_dy.py [--batch 8] [--seconds 8] [--out FOLDER]
 
-Writes benchmarks/results/kw1x-beside-dy4x-resnet18-cpu-<batch>.json. Published: Li and Yao, ICML 2024, 178.5 images/s
+Writes kw1x-beside-dy4x-resnet18-cpu-<batch>.json. Published: Li and Yao, ICML 2024, 178.5 images/s
 for KernelWarehouse where dynamic convolution has 322.7.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoo import RESULTS, bundle_of, tell_on_stdout
+from zoo import bundle_of, records_here, tell_on_stdout
 
 from dyx.bench import bench, bundle_contender
 from dyx.bench.report import tabulate
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the record")
+    parser.add_argument("--out", type=Path, default=records_here(), help="folder of the record")
     options = parser.parse_args()
     contenders = [
         bundle_contender(bundle_of(name), backend, device="cpu", baseline=name == DY)

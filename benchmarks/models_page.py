@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo import PAIRS, RULES, has_avx512
+
 from dyx.zoo import MODELS, PUBLISHED, Model
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-PAIRS = RESULTS / "zoo"
-RULES = RESULTS / "zoo-rules.json"
 PAGE = ROOT / "docs" / "models.md"
 
 HEAD = """# Models
@@ -53,7 +52,7 @@ def _how(record: Mapping[str, Any]) -> str:
     """Where and how a pair was measured, in words."""
     first = record["contenders"][0]
     cpu = record["environment"]["cpu"]
-    width = "AVX-512" if any(flag.startswith("avx512") for flag in cpu["flags"]) else "AVX2"
+    width = "AVX-512" if has_avx512(cpu) else "AVX2"
     place = f"{cpu['model']} with {width}, {first['threads']} threads"
     return f"batch {record['settings']['batch']} on {first['contender']['backend']}, {place}"
 

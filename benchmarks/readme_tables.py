@@ -13,23 +13,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from against_frozen import NETWORKS
+
 from dyx.bench import Comparison, Contender
 from dyx.bench.samples import Measurement
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BACKENDS = ("onnxruntime", "openvino", "paddle")
-FROZEN_AT_BOTH = (
-    "kw1x-resnet18",
-    "dy4x-resnet18",
-    "odconv4x-resnet18",
-    "dy4x-mobilenetv2-100",
-    "odconv4x-mobilenetv2-100",
-)
-FROZEN_AT_8 = ("kw1x-mobilenetv2-100", "condconv8x-mobilenetv2-100", "dy4x-mobilenetv3-small")
-BESIDE_FROZEN = (*product(FROZEN_AT_BOTH, (8, 32)), *product(FROZEN_AT_8, (8,)))
-"""Networks and batches that are measured beside batch-frozen exports."""
-
 BATCHES = (1, 8, 64, 512)
 EAGER = "alexnet-dy in eager Paddle"
 
@@ -174,7 +165,8 @@ def others() -> str:
 
 def frozen() -> str:
     """Backbones beside their batch-frozen exports."""
-    rows = [(f"`{name}`, {batch}", ratios(f"{AVX2}{name}-cpu-{batch}.json", name)) for name, batch in BESIDE_FROZEN]
+    measured = [(name, batch) for name, batches in NETWORKS.items() for batch in batches]
+    rows = [(f"`{name}`, {batch}", ratios(f"{AVX2}{name}-cpu-{batch}.json", name)) for name, batch in measured]
     return table("network, batch", rows)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,23 @@ from dyx.bench.measure import Progress
 from dyx.bench.report import tabulate
 from dyx.bundle import MANIFEST, Bundle, read_bundle
 from dyx.console import stdout
+from dyx.environment import environment
 from dyx.zoo import MODELS, find_model
 
 BUNDLES = Path("bundles/zoo")
 RESULTS = Path(__file__).parent / "results"
 RULES = RESULTS / "zoo-rules.json"
 PAIRS = RESULTS / "zoo"
+
+
+def has_avx512(cpu: Mapping[str, Any]) -> bool:
+    """Whether a CPU, as records tell of it, has AVX-512."""
+    return any(flag.startswith("avx512") for flag in cpu["flags"])
+
+
+def records_here() -> Path:
+    """Where records of this machine belong: those of cores without AVX-512 have a folder of their own."""
+    return RESULTS if has_avx512(environment()["cpu"]) else RESULTS / "avx2"
 
 
 def bundle_of(name: str) -> Bundle:
