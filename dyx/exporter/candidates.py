@@ -9,7 +9,7 @@ from dyx.bench.breakdown import Breakdown
 from dyx.exporter.graphs import price_s
 from dyx.exporter.plan import Plan, make_plan
 from dyx.exporter.planned import Planned
-from dyx.exporter.rule import STATIC, Offer, Target
+from dyx.exporter.rule import CPUS, STATIC, Offer, Target
 from dyx.exporter.rules import RULES
 from dyx.exporter.rules.conv import AS_IT_STANDS
 
@@ -48,7 +48,12 @@ def _forms(plan: Plan) -> set[tuple[str, str, str]]:
 
 def priced(planned: Planned) -> tuple[Candidate, ...]:
     """The graphs that prices chose, the main one last."""
-    return tuple(Candidate(f"priced for {graph.plan.target.priced_batch}", graph.plan) for graph in planned.graphs)
+    return tuple(Candidate(_priced_name(graph.plan.target), graph.plan) for graph in planned.graphs)
+
+
+def _priced_name(target: Target) -> str:
+    name = f"priced for {target.priced_batch}"
+    return name if target.cpu == CPUS[0] else f"{name} on {target.cpu}"
 
 
 def by_strategy(planned: Planned, batch: int, requested: Sequence[str]) -> tuple[Candidate, ...]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from math import inf
-from operator import itemgetter, truediv
+from math import inf, prod
+from operator import truediv
 from typing import Any
 
 from dyx.bundle import STEM, Graph
 from dyx.exporter.plan import Plan, make_plan
-from dyx.exporter.rule import FLOAT_BYTES, MACHINES, STATIC, Refusal, Site, Target
+from dyx.exporter.rule import CPUS, FLOAT_BYTES, MACHINES, STATIC, Cost, Refusal, Site, Target
 from dyx.exporter.rules import RULES
 from dyx.exporter.rules.conv import AS_IT_STANDS
 
 OTHERS = ("small", "medium")
 """What the files of graphs for smaller batches are called, in the order of these."""
 MOST_GRAPHS = 1 + len(OTHERS)
-WORTH = 0.8
+WORTH = 0.92
 """A graph more must be predicted to take no more than this share of the others' time at some batch size."""
 CHUNK_BYTES = 80_000_000
 """How large the widest tensor of a piece may get; alexnet-dy measured fastest at 51 MB, dy4x-resnet18 at 75 MB."""
@@ -54,7 +54,11 @@ def plan_graphs(
     main = make_plan(sites, target, requested, name)
     if single or target.batch is not None or not sites:
         return named_graphs([main], [1], usual_chunk(main))
-    others = [make_plan(sites, replace(target, tune_batch=batch), requested, name) for batch in _below(target)]
+    others = [
+        make_plan(sites, replace(target, tune_batch=batch, cpu=cpu), requested, name)
+        for batch in _below(target)
+        for cpu in CPUS
+    ]
     plans = _worthwhile(main, others, sites)
     starts = [1]
     for smaller, larger in pairwise(plans):
@@ -84,36 +88,48 @@ def _below(target: Target) -> list[int]:
 def _worthwhile(main: Plan, others: Sequence[Plan], sites: Sequence[Site]) -> list[Plan]:
     """The main plan, and those of the others that are worth a graph; the one for the smallest batches comes first."""
     batches = _below(main.target)
-    prices = {other.target.tune_batch: [price_s(other, sites, batch) for batch in batches] for other in others}
+    prices = [[price_s(other, sites, batch) for batch in batches] for other in others]
     chosen, least = [main], [price_s(main, sites, batch) for batch in batches]
     while others and len(chosen) < MOST_GRAPHS:
-        shares = [min(map(truediv, prices[other.target.tune_batch], least)) for other in others]
-        share, best = min(zip(shares, others, strict=True), key=itemgetter(0))
+        shares = [min(map(truediv, each, least)) for each in prices]
+        share, best = min(zip(shares, range(len(others)), strict=True))
         if share >= WORTH:
             break
-        chosen.append(best)
-        least = list(map(min, least, prices[best.target.tune_batch]))
+        chosen.append(others[best])
+        least = list(map(min, least, prices[best]))
     return sorted(chosen, key=lambda plan: plan.target.tune_batch)
 
 
 def price_s(plan: Plan, sites: Sequence[Site], batch: int) -> float:
     """What a plan costs at another batch size, seconds per image; static convolutions are counted too.
 
-    Infinite where one of its rules refuses such a batch.
+    The geometric mean of what it costs on each kind of CPU: a bundle does not know where it will run, and a graph that
+    is twice as fast on one and half as fast on the other gains nothing. Infinite where one of its rules refuses such a
+    batch.
     """
-    target, machine = replace(plan.target, tune_batch=batch), MACHINES[plan.target.backend]
+    costs = _costs(plan, sites, batch)
+    if costs is None:
+        return inf
+    machines = MACHINES[plan.target.backend].values()
+    prices = [sum(machine.seconds(cost, batch) for cost in costs) for machine in machines]
+    return prod(prices) ** (1 / len(prices))
+
+
+def _costs(plan: Plan, sites: Sequence[Site], batch: int) -> list[Cost] | None:
+    """What each site costs, one by one; None where a rule refuses such a batch."""
+    target = replace(plan.target, tune_batch=batch)
     decided = {decision.site.path: decision for decision in plan.decisions}
-    total = 0.0
+    costs: list[Cost] = []
     for site in sites:
         decision = decided.get(site.path)
         rule = AS_IT_STANDS if decision is None and site.kind == STATIC else decision and decision.rule
         answers = [each.offer(site, target) for each in RULES if each.id == rule]
         for answer in answers:
             if isinstance(answer, Refusal):
-                return inf
+                return None
             # What is built stays as it is at any batch; only a static convolution that is left alone has no decision.
-            total += machine.seconds((decision.offer if decision else answer).cost, batch)
-    return total
+            costs.append((decision.offer if decision else answer).cost)
+    return costs
 
 
 def _crossover(smaller: Plan, larger: Plan, sites: Sequence[Site], start: int) -> int:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
-from dyx.exporter.rule import GATE, MACHINES, STATIC, Offer, Refusal, Site, Target
+from dyx.exporter.rule import GATE, STATIC, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
 from dyx.exporter.rules.conv import AS_IT_STANDS
 
@@ -71,6 +71,7 @@ class Plan:
             "batch": self.target.batch or "dynamic",
             "tune_batch": self.target.priced_batch,
             "tune_backend": self.target.backend,
+            "tune_cpu": self.target.cpu,
             "sites": [decision.to_json(self.target.priced_batch) for decision in self.decisions],
             "joined": [list(pair) for pair in self.joined],
         }
@@ -168,11 +169,10 @@ def _decide_all(
 
 
 def _decide(site: Site, target: Target, forced: str | None, preferred: str | None) -> Decision:
-    machine = MACHINES[target.backend]
     answers = {rule.id: rule.offer(site, target) for rule in RULES if rule.kind == site.kind}
     reasons = {rule: answer.reason for rule, answer in answers.items() if isinstance(answer, Refusal)}
     offers = {rule: answer for rule, answer in answers.items() if isinstance(answer, Offer)}
-    prices = {rule: machine.seconds(offer.cost, target.priced_batch) for rule, offer in offers.items()}
+    prices = {rule: target.machine.seconds(offer.cost, target.priced_batch) for rule, offer in offers.items()}
     exact = [rule for rule, offer in offers.items() if not offer.lossy]
     if not exact or (forced and forced not in offers):
         hints = [answer.hint for answer in answers.values() if isinstance(answer, Refusal) and answer.hint]

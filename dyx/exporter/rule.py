@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 FLOAT_BYTES = 4
+CPUS = ("AVX-512", "AVX2")
+"""The kinds of CPU that plans are priced for; main graphs and single plans for the first."""
 STATIC = "conv"
 """The kind of sites that are static convolutions."""
 GATE = "gate"
@@ -34,6 +36,7 @@ class Target:
         backend: The backend that costs are priced for.
         formats: The formats that the one static network is exported to.
         tolerance: What parity will allow, as a share of max |y|; rules that round more refuse.
+        cpu: The kind of CPU that costs are priced for, one of CPUS.
     """
 
     batch: int | None = None
@@ -41,11 +44,17 @@ class Target:
     backend: str = "onnxruntime"
     formats: tuple[str, ...] = ("paddle", "onnx")
     tolerance: float = TOLERANCE
+    cpu: str = CPUS[0]
 
     @property
     def priced_batch(self) -> int:
         """The batch size that offers are priced at."""
         return self.batch or self.tune_batch
+
+    @property
+    def machine(self) -> Machine:
+        """What offers are priced with."""
+        return MACHINES[self.backend][self.cpu]
 
 
 @dataclass(frozen=True)
@@ -209,12 +218,13 @@ class Machine:
 
 
 MACHINES = {
-    "onnxruntime": Machine(153e9, 19e9, 10e9, 4.5e9),
-    "openvino": Machine(157e9, 24e9, 2e9, 20e9),
-    "paddle": Machine(155e9, 12e9, 2e9, inf),
+    "onnxruntime": {"AVX-512": Machine(153e9, 19e9, 10e9, 4.5e9), "AVX2": Machine(68e9, 18e9, 10e9, 4.5e9)},
+    "openvino": {"AVX-512": Machine(157e9, 24e9, 2e9, 20e9), "AVX2": Machine(68e9, 23e9, 2e9, 20e9)},
+    "paddle": {"AVX-512": Machine(155e9, 12e9, 2e9, inf), "AVX2": Machine(68e9, 11e9, 2e9, inf)},
 }
-"""Fitted to what `--tune` measured, layer by layer, of alexnet-dy and dy4x-resnet18 on two AVX-512 cores; the last
-two figures of each to single layers on two AVX2 cores. Paddle scans nothing."""
+"""Backend → kind of CPU → how fast, of two cores. AVX-512: fitted to what `--tune` measured, layer by layer, of
+alexnet-dy and dy4x-resnet18; the last two figures to single layers on AVX2 cores. AVX2: what a product of matrices
+reaches there; memory is about as fast. Paddle scans nothing."""
 
 
 def check_target(target: Target) -> Target:

@@ -14,7 +14,7 @@ import dyx
 from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
 from dyx.exporter.apply import apply_plan
 from dyx.exporter.plan import make_plan
-from dyx.exporter.rule import MACHINES, Offer, Site, Target, check_target
+from dyx.exporter.rule import Offer, Site, Target, check_target
 from dyx.exporter.rules import RULES
 from dyx.exporter.trace import trace_sites
 from dyx.nn.attention import Routing
@@ -38,9 +38,7 @@ def test_cheapest_offer_wins_and_every_other_rule_has_a_reason() -> None:
     (decision,) = plan.decisions
     prices = {rule.id: rule.offer(site(), Target()) for rule in RULES if rule.kind == "dyconv"}
     cheapest = min(
-        (MACHINES["onnxruntime"].seconds(offer.cost, 512), name)
-        for name, offer in prices.items()
-        if isinstance(offer, Offer)
+        (Target().machine.seconds(offer.cost, 512), name) for name, offer in prices.items() if isinstance(offer, Offer)
     )
     assert (decision.price_s, decision.rule) == cheapest
     assert set(decision.passed_over) == set(prices) - {decision.rule}
@@ -67,7 +65,8 @@ def test_rule_asked_for_governs_every_site_of_its_kind() -> None:
 
 def test_json_says_what_was_decided() -> None:
     entry = make_plan([site()], Target(batch=1)).to_json()
-    assert (entry["batch"], entry["tune_batch"], entry["tune_backend"]) == (1, 1, "onnxruntime")
+    assert (entry["batch"], entry["tune_batch"]) == (1, 1)
+    assert (entry["tune_backend"], entry["tune_cpu"]) == ("onnxruntime", "AVX-512")
     assert entry["sites"][0]["path"] == "features.8"
     assert {"rule", "form", "macs", "bytes", "passed_over", "takes"} <= set(entry["sites"][0])
 
@@ -119,9 +118,7 @@ def test_static_convolution_is_listed_only_where_another_form_is_cheaper() -> No
     (decision,) = make_plan([static_site()], Target(tune_batch=512)).decisions
     prices = {rule.id: rule.offer(static_site(), Target(tune_batch=512)) for rule in RULES if rule.kind == "conv"}
     seconds = {
-        name: MACHINES["onnxruntime"].seconds(offer.cost, 512)
-        for name, offer in prices.items()
-        if isinstance(offer, Offer)
+        name: Target().machine.seconds(offer.cost, 512) for name, offer in prices.items() if isinstance(offer, Offer)
     }
     assert decision.rule == "conv/winograd"
     assert decision.price_s == seconds["conv/winograd"] < seconds["conv/direct"]

@@ -17,7 +17,7 @@ from dyx.bundle import Bundle, read_bundle
 from dyx.checks import check
 from dyx.errors import BenchFailed, InvalidOption, PackageMissing, UnknownName
 from dyx.exporter import settings, trial, tune
-from dyx.exporter.rule import MACHINES, Machine
+from dyx.exporter.rule import CPUS, MACHINES, Machine
 from dyx.exporter.settings import ExportSettings
 from dyx.exporter.trial import Speed
 from dyx.tuning import tuned_batches
@@ -87,7 +87,7 @@ def test_wrong_prices_are_outvoted(
 
     What is measured is told here, not seen: a busy machine may see anything.
     """
-    monkeypatch.setitem(MACHINES, "onnxruntime", Machine(1e9, 1e15, 1e9, 1e9))
+    monkeypatch.setitem(MACHINES, "onnxruntime", dict.fromkeys(CPUS, Machine(1e9, 1e15, 1e9, 1e9)))
     priced = dyx.plan(two_graphs_class, shape=SHAPE, tune_batch=64, fold=FEWER)
     assert {decision.site.path: decision.rule for decision in priced.plan.decisions}["features.2"] == "dyconv/winograd"
 

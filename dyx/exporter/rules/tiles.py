@@ -14,7 +14,7 @@ from typing import Any
 
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.tiles import Tiles, tiles_along
-from dyx.exporter.rule import MACHINES, Cost, Offer, Refusal, Site, Target
+from dyx.exporter.rule import Cost, Offer, Refusal, Site, Target
 from dyx.exporter.rules.memory import over_memory
 from dyx.exporter.rules.winograd import misfit, too_inexact
 from dyx.exporter.winograd import FACTORS, tile
@@ -35,13 +35,13 @@ def in_tiles(site: Site, target: Target, mixing: Cost, build: Build, takes: tupl
     """
     if reason := misfit(site):
         return Refusal(reason)
-    taps, machine = max(site.layer.geometry.kernel), MACHINES[target.backend]
+    taps = max(site.layer.geometry.kernel)
     found = {inputs: tiles_cost(site, inputs) for inputs in FACTORS if inputs > taps}
     wrong = {inputs: reason for inputs in found if (reason := too_inexact(inputs, taps, target))}
     exact = {inputs: cost for inputs, cost in found.items() if inputs not in wrong}
     if not exact:
         return Refusal(next(iter(wrong.values()), "no tile is small enough for its kernel"))
-    inputs = min(exact, key=lambda one: machine.seconds(exact[one], target.priced_batch))
+    inputs = min(exact, key=lambda one: target.machine.seconds(exact[one], target.priced_batch))
     points, tiles = tile(inputs, taps).products ** 2, tiles_of(site, inputs)
     channels_in, channels_out = site.layer.channels_in, site.layer.channels_out
     factors = points * channels_in * channels_out

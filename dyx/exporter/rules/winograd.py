@@ -19,7 +19,7 @@ import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.winograd import PositionsPool, Winograd
-from dyx.exporter.rule import FLOAT_BYTES, MACHINES, Cost, Neighbour, Offer, Refusal, Site, Target
+from dyx.exporter.rule import FLOAT_BYTES, Cost, Neighbour, Offer, Refusal, Site, Target
 from dyx.exporter.winograd import FACTORS, Axis, axis_of, kernel_factors, rounding_error, tile
 from dyx.nn.geometry import pair
 
@@ -54,9 +54,9 @@ def winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture], *, 
             found += [] if wrong else [tiling]
     if not found:
         return Refusal(reason)
-    machine = MACHINES[target.backend]
     tiling = min(
-        found, key=lambda one: machine.seconds(winograd_cost(site, one, competing=competing), target.priced_batch)
+        found,
+        key=lambda one: target.machine.seconds(winograd_cost(site, one, competing=competing), target.priced_batch),
     )
     return _offer(site, target, mixture, tiling, competing=competing)
 
