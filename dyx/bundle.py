@@ -72,6 +72,12 @@ class Graph:
         return kind if self.stem == STEM else f"{kind} {self.stem}"
 
 
+def priced_for(plan: Mapping[str, Any]) -> str:
+    """What the rules of a plan were priced for, in words; bundles of before `tune_cpu` were priced for AVX-512."""
+    cpu = plan.get("tune_cpu", "AVX-512")
+    return f"priced at {plan['tune_batch']} on {plan['tune_backend']}, {cpu} cores"
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle: its folder, its manifest, and the graph whose files are meant by their usual names."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from dyx.bundle import Bundle
+from dyx.bundle import Bundle, priced_for
 from dyx.census import Census
 from dyx.checks import CheckReport
 from dyx.evaluation import Evaluation
@@ -47,8 +47,8 @@ def plan_table(plan: Mapping[str, Any]) -> RenderableType:
             *costs,
         )
         table.add_section()
-    batch = f"batch {plan['batch']}, priced at {plan['tune_batch']} on {plan['tune_backend']}"
-    table.caption = f"{batch}; MMAC, MB and µs per image, as priced before measuring; takes: static layers folded too"
+    units = "MMAC, MB and µs per image, as priced before measuring; takes: static layers folded too"
+    table.caption = f"batch {plan['batch']}, {priced_for(plan)}; {units}"
     return table
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dyx.bench import bundle_contender
-from dyx.bundle import FORMAT_FILES, MANIFEST, Graph, read_bundle
+from dyx.bundle import FORMAT_FILES, MANIFEST, Graph, priced_for, read_bundle
 from dyx.errors import BundleAltered, BundleMissing
 
 KEYS = (
@@ -29,6 +29,12 @@ def edit(folder: Path, **changes: Any) -> None:
 def two(two_graphs: Path, tmp_path: Path) -> Path:
     """A copy of a bundle with two graphs."""
     return Path(shutil.copytree(two_graphs, tmp_path / "two"))
+
+
+def test_a_plan_tells_what_it_was_priced_for() -> None:
+    plan = {"tune_batch": 8, "tune_backend": "openvino"}
+    assert priced_for({**plan, "tune_cpu": "AVX2"}) == "priced at 8 on openvino, AVX2 cores"
+    assert priced_for(plan) == "priced at 8 on openvino, AVX-512 cores", "bundles of before kinds of CPU"
 
 
 def test_manifest_has_every_key_and_every_file_a_hash(dy_bundle: Path) -> None:

@@ -50,7 +50,7 @@ def test_plan_shows_rules_costs_and_reasons(run_dyx: Any) -> None:
         "features.9",
         "features.17",
         "MMAC",
-        "batch dynamic",
+        "batch dynamic, priced at 512 on onnxruntime, AVX-512 cores",
     ):
         assert words in ran.out
     plan = json.loads(run_dyx("plan", "--json", "--batch", "1", "--tune-backend", "openvino").out)

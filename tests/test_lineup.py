@@ -43,7 +43,7 @@ def test_missing_bundles_are_exported_first_and_said(tmp_path: Path, monkeypatch
     assert any("alexnet-dy is not there: exporting it first" in text for text in heard)
     assert any("alexnet-bn is not there: exporting it first" in text for text in heard)
     ours, baseline = (read_bundle(f"bundles/{name}") for name in ("alexnet-dy", "alexnet-bn"))
-    assert [graph.stem for graph in ours.graphs] == ["small", "model"]
+    assert [graph.stem for graph in ours.graphs] == ["small", "medium", "model"]
     rules = {site["path"]: site["rule"] for site in ours.manifest["plan"]["sites"]}
     assert rules["features.4"] == "conv/winograd"
     assert baseline.graphs == (Graph(),), "a baseline is what one gets without dyx"

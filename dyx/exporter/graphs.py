@@ -86,17 +86,22 @@ def _below(target: Target) -> list[int]:
 
 
 def _worthwhile(main: Plan, others: Sequence[Plan], sites: Sequence[Site]) -> list[Plan]:
-    """The main plan, and those of the others that are worth a graph; the one for the smallest batches comes first."""
+    """The main plan, and those of the others that are worth a graph; the one for the smallest batches comes first.
+
+    What is made for the first kind of CPU is asked first: prices of the other are fitted to less.
+    """
     batches = _below(main.target)
-    prices = [[price_s(other, sites, batch) for batch in batches] for other in others]
     chosen, least = [main], [price_s(main, sites, batch) for batch in batches]
-    while others and len(chosen) < MOST_GRAPHS:
-        shares = [min(map(truediv, each, least)) for each in prices]
-        share, best = min(zip(shares, range(len(others)), strict=True))
-        if share >= WORTH:
-            break
-        chosen.append(others[best])
-        least = list(map(min, least, prices[best]))
+    for cpu in CPUS:
+        offered = [other for other in others if other.target.cpu == cpu]
+        prices = [[price_s(other, sites, batch) for batch in batches] for other in offered]
+        while offered and len(chosen) < MOST_GRAPHS:
+            shares = [min(map(truediv, each, least)) for each in prices]
+            share, best = min(zip(shares, range(len(offered)), strict=True))
+            if share >= WORTH:
+                break
+            chosen.append(offered[best])
+            least = list(map(min, least, prices[best]))
     return sorted(chosen, key=lambda plan: plan.target.tune_batch)
 
 

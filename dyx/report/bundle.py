@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from dyx.bundle import Bundle, Graph
+from dyx.bundle import Bundle, Graph, priced_for
 from dyx.census import Census, take_census
 from dyx.errors import PackageMissing
 from dyx.figures import ParityError, as_svg, parity_errors
@@ -190,11 +190,10 @@ def _plan_section(title: str, plan: Mapping[str, Any], text: list[str]) -> Secti
     sites = plan["sites"]
     if not sites:
         return Section(title, ["No layer: everything is exported as it stands.", *text])
-    priced = f"Batch {plan['batch']}, priced at {told(plan['tune_batch'])} on {plan['tune_backend']}."
     lossy = [site["path"] for site in sites if site["lossy"]]
     joined = [f"{giver} and {reader}" for giver, reader in plan.get("joined", ())]
     text = [
-        priced,
+        f"Batch {plan['batch']}, {priced_for(plan)}.",
         *([f"Only approximated, on request: {', '.join(lossy)}."] if lossy else []),
         *([f"Maps keep their positions first between {'; '.join(joined)}."] if joined else []),
         *text,

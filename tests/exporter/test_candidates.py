@@ -27,7 +27,7 @@ STATIC = "features.4"
 
 @pytest.fixture(scope="module")
 def planned() -> Planned:
-    """alexnet-dy, priced for 512 and, in a second graph, for 1."""
+    """alexnet-dy, priced for 512 and, in graphs of their own, for 1 and for 8."""
     found: Planned = dyx.plan("alexnet-dy")
     return found
 
@@ -37,8 +37,9 @@ def named(found: tuple[Candidate, ...]) -> dict[str, Candidate]:
 
 
 def test_what_prices_chose_is_named_by_batch(planned: Planned) -> None:
-    assert [one.name for one in priced(planned)] == ["priced for 1", "priced for 512"]
-    assert priced(planned)[1].plan is planned.plan
+    names = ["priced for 1", "priced for 8 on AVX2", "priced for 512"]
+    assert [one.name for one in priced(planned)] == names, "batches alone may be the same on both kinds of CPU"
+    assert priced(planned)[-1].plan is planned.plan
 
 
 def test_a_strategy_is_used_wherever_it_is_offered(planned: Planned) -> None:
@@ -85,9 +86,9 @@ def test_what_memory_forbids_or_costs_far_more_is_not_measured(
     main = priced(planned)[-1]
     assert worth_measuring([main, few], planned, 8) == [main, few]
     assert worth_measuring([main, few], planned, 10**6) == [main], "a kernel per sample would not fit"
-    assert worth_measuring([main, few], planned, 1) == [few], "the factors would be read for one image"
-    monkeypatch.setattr(module, "HOPELESS", 100.0)
-    assert worth_measuring([main, few], planned, 1) == [main, few]
+    for hopeless, wanted in ((100.0, [main, few]), (2.0, [few])):  # factors would be read for one image
+        monkeypatch.setattr(module, "HOPELESS", hopeless)
+        assert worth_measuring([main, few], planned, 1) == wanted
 
 
 def breakdown(times: dict[str, float]) -> Breakdown:
@@ -129,7 +130,7 @@ def test_static_convolutions_that_stay_are_known_by_their_rule(planned: Planned)
 
 
 def test_candidates_are_alike_by_rule_and_form(planned: Planned) -> None:
-    small, main = priced(planned)
+    small, _, main = priced(planned)
     assert main.is_like(replace(main, name="other")) and not main.is_like(small)
     known = [main]
     module.add(known, replace(main, name="other"))
