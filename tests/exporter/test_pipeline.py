@@ -121,8 +121,10 @@ def test_manifest_of_the_trained_export(trained: Path, checkpoint: Path) -> None
     assert {(v["artifact"], v["batch"]) for v in verdicts} == {
         *((artifact, batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7, 64, 512)),
         *((f"{artifact} small", batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7)),
+        *((f"{artifact} medium", batch) for artifact in ("onnx", "paddle") for batch in (1, 2, 7, 8)),
     }
-    small, main = manifest["graphs"]
+    small, medium, main = manifest["graphs"]
+    assert (medium["from_batch"], main["from_batch"], medium["plan"]["tune_cpu"]) == (8, 16, "AVX2")
     assert [site["takes"] for site in small["plan"]["sites"]] == [[f"features.{i}"] for i in (9, 12, 15)]
     assert main["plan"] == manifest["plan"]
     assert max(v["relative_error"] for v in verdicts) < 5e-6
