@@ -224,7 +224,7 @@ MACHINES = {
 }
 """Backend → kind of CPU → how fast, of two cores. AVX-512: fitted to what `--tune` measured, layer by layer, of
 alexnet-dy and dy4x-resnet18; the last two figures to single layers on AVX2 cores. AVX2: what a product of matrices
-reaches there; memory is about as fast. Paddle scans nothing."""
+reaches there, and bytes as much slower as memory is (18 instead of 19 GB/s). Paddle scans nothing."""
 
 
 def check_target(target: Target) -> Target:
