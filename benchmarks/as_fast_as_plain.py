@@ -2,9 +2,10 @@
 
     python benchmarks/as_fast_as_plain.py [--batch 1 8 64 512] [--seconds 6]
 
-The baseline is alexnet-bn as one gets it without dyx; a second row is alexnet-bn as dyx exports it, its convolutions
-rewritten too. Beside them stand the network in eager Paddle, at 8 and 64 its batch-frozen export, and a matrix product
-as the machine's limit. Writes alexnet-dy-cpu-<batch>.json.
+Each backend runs the bundle that is planned for it. The baseline is alexnet-bn as one gets it without dyx; a second row
+is alexnet-bn as dyx exports it for that backend, its convolutions rewritten too. Beside them stand the network in eager
+Paddle, at 8 and 64 its batch-frozen export, and a matrix product as the machine's limit. Writes
+alexnet-dy-cpu-<batch>.json.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoo import bundle_of, plain_bundle_of, records_here, tell_on_stdout
+from zoo import bundle_of, bundle_planned_for, plain_bundle_of, planned_for_its_backend, records_here, tell_on_stdout
 
 from dyx.bench import Contender, bench, bundle_contender
 from dyx.bench.contender import OPEN_BUNDLE
@@ -30,12 +31,13 @@ def contenders(batch: int) -> tuple[Contender, ...]:
     """Who takes part at a batch size."""
     where = Where(device="cpu")
     lineup = line_up([bundle_of(NETWORK).path], str(plain_bundle_of(BASELINE).path), where, print)
-    rewritten = [
-        bundle_contender(bundle_of(BASELINE), backend, device="cpu", name=f"{BASELINE} (rewritten)")
+    meant = [planned_for_its_backend(one) for one in lineup.contenders]
+    meant += [
+        bundle_contender(bundle_planned_for(backend, BASELINE), backend, device="cpu", name=f"{BASELINE} (rewritten)")
         for backend in BACKENDS.names
     ]
-    known = {(one.name, one.backend) for one in (*lineup.contenders, *rewritten)}
-    found = peers(Lineup((*lineup.contenders, *rewritten), ()), where, batch, print)
+    known = {(one.name, one.backend) for one in meant}
+    found = peers(Lineup(tuple(meant), ()), where, batch, print)
     return tuple(one for one in found.contenders if _takes_part(one, batch, known))
 
 

@@ -1,4 +1,4 @@
-"""alexnet-dy as dyx exports it, on every backend, beside the same network in eager Paddle, all in turns.
+"""alexnet-dy as dyx exports it for every backend, beside the same network in eager Paddle, all in turns.
 
     python benchmarks/beside_eager.py [--batch 8 64] [--seconds 6] [--mkl-as-it-comes]
 
@@ -13,7 +13,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from zoo import bundle_of, records_here, tell_on_stdout
+from zoo import bundle_of, planned_for_its_backend, records_here, tell_on_stdout
 
 from dyx.bench import Contender, bench
 from dyx.bench.report import tabulate
@@ -27,7 +27,7 @@ def contenders() -> list[Contender]:
     """The network on every backend and in eager mode, which is the baseline: one group."""
     found = line_up([bundle_of(NETWORK).path], None, Where(device="cpu"), print).contenders
     return [
-        replace(one, group=NETWORK, baseline=one.backend == EAGER, reference=False)
+        replace(planned_for_its_backend(one), group=NETWORK, baseline=one.backend == EAGER, reference=False)
         for one in found
         if one.name == NETWORK
     ]

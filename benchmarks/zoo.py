@@ -17,11 +17,13 @@ from typing import Any
 
 import dyx
 from dyx.bench import Contender, bench, bundle_contender
+from dyx.bench.contender import OPEN_BUNDLE
 from dyx.bench.measure import Progress
 from dyx.bench.report import tabulate
 from dyx.bundle import MANIFEST, Bundle, read_bundle
 from dyx.console import stdout
 from dyx.environment import environment
+from dyx.exporter.rule import Target
 from dyx.zoo import MODELS, find_model
 
 BUNDLES = Path("bundles/zoo")
@@ -43,6 +45,20 @@ def records_here() -> Path:
 def bundle_of(name: str) -> Bundle:
     """The bundle of a model with seeded weights, exported and proven where it is not there yet."""
     return _bundle(name, BUNDLES / name)
+
+
+def bundle_planned_for(backend: str, name: str) -> Bundle:
+    """The same as one exports it for a backend; what is planned for the first one is the bundle itself."""
+    if backend == Target().backend:
+        return bundle_of(name)
+    return _bundle(name, BUNDLES / f"{name}-for-{backend}", tune_backend=backend)
+
+
+def planned_for_its_backend(one: Contender) -> Contender:
+    """A dynamic network with the bundle that is planned for the backend it runs on; any other contender as it is."""
+    if one.opener != OPEN_BUNDLE or one.baseline:
+        return one
+    return bundle_contender(bundle_planned_for(one.backend, one.name), one.backend, device="cpu")
 
 
 def plain_bundle_of(name: str) -> Bundle:

@@ -18,7 +18,7 @@ from dyx.exporter.rules.conv import AS_IT_STANDS
 OTHERS = ("small", "medium")
 """What the files of graphs for smaller batches are called, in the order of these."""
 MOST_GRAPHS = 1 + len(OTHERS)
-WORTH = 0.92
+WORTH = 0.93
 """A graph more must be predicted to take no more than this share of the others' time at some batch size."""
 CHUNK_BYTES = 80_000_000
 """How large the widest tensor of a piece may get; alexnet-dy measured fastest at 51 MB, dy4x-resnet18 at 75 MB."""

@@ -10,7 +10,7 @@ from typing import Any
 from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
 from dyx.exporter.rule import GATE, STATIC, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
-from dyx.exporter.rules.conv import AS_IT_STANDS
+from dyx.exporter.rules.conv import AS_IT_STANDS, IN_TILES
 
 AUTO = "auto"
 
@@ -120,7 +120,8 @@ def _stays(decision: Decision, decisions: Sequence[Decision], forced: Mapping[st
         return False
     unchanged = decision.rule == AS_IT_STANDS != forced.get(STATIC)
     # Gates that saturate nearly close their channels: what tiles round then stands out from what is left.
-    gated = STATIC not in forced and any(other.site.kind == GATE for other in decisions)
+    rounds = decision.rule == IN_TILES != forced.get(STATIC)
+    gated = rounds and any(other.site.kind == GATE for other in decisions)
     wanted = {path for other in decisions if other.site.kind != STATIC for path in other.offer.takes}
     return unchanged or gated or not wanted.isdisjoint((decision.site.path, *decision.offer.takes))
 

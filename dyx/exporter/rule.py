@@ -22,6 +22,10 @@ STATIC = "conv"
 """The kind of sites that are static convolutions."""
 GATE = "gate"
 """The kind of sites that scale channels by what they hold."""
+IMAGE_CHANNELS = 3
+"""A layer that reads no more channels than these reads an image."""
+WIDE_KERNEL = 7
+"""From so many columns on a kernel that reads an image is wide: padding its map then takes time of its own."""
 MEAN_ATTENTION = "mean-attention"
 """The strategy, of any kind, that fixes attention at its mean over calibration images."""
 
@@ -124,6 +128,7 @@ class Cost:
         depthwise_macs: Those of `macs` that a convolution does with one input and several outputs in each group.
             Runtimes do such products neither as those of matrices nor by what they have for depthwise convolutions.
         scanned_macs: Those that depthwise convolutions of one sample after the other do.
+        padded_macs: Those of a convolution with a wide kernel that pads the columns of an image itself.
     """
 
     macs: int
@@ -131,6 +136,7 @@ class Cost:
     weight_bytes: int = 0
     depthwise_macs: int = 0
     scanned_macs: int = 0
+    padded_macs: int = 0
 
     @classmethod
     def of_floats(cls, macs: int, floats: int, weights: int = 0, **apart: int) -> Cost:
@@ -203,28 +209,32 @@ class FoldRule:
 
 @dataclass(frozen=True)
 class Machine:
-    """How fast a backend computes and moves bytes, to price offers before anything is measured."""
+    """How fast a backend computes and moves bytes, to price offers before anything is measured.
+
+    `padding_slows` is how many times as long arithmetic takes where a wide kernel pads the columns of an image itself.
+    """
 
     macs_per_s: float
     bytes_per_s: float
     depthwise_macs_per_s: float
     scanned_macs_per_s: float
+    padding_slows: float = 1.0
 
     def seconds(self, cost: Cost, batch: int) -> float:
         """The price of a cost, per image of a batch."""
-        dense = (cost.macs - cost.depthwise_macs - cost.scanned_macs) / self.macs_per_s
+        dense = cost.macs - cost.depthwise_macs - cost.scanned_macs + (self.padding_slows - 1) * cost.padded_macs
         alone = cost.depthwise_macs / self.depthwise_macs_per_s + cost.scanned_macs / self.scanned_macs_per_s
-        return dense + alone + cost.bytes_at(batch) / self.bytes_per_s
+        return dense / self.macs_per_s + alone + cost.bytes_at(batch) / self.bytes_per_s
 
 
 MACHINES = {
     "onnxruntime": {"AVX-512": Machine(153e9, 19e9, 10e9, 4.5e9), "AVX2": Machine(68e9, 18e9, 10e9, 4.5e9)},
-    "openvino": {"AVX-512": Machine(157e9, 24e9, 2e9, 20e9), "AVX2": Machine(68e9, 23e9, 2e9, 20e9)},
+    "openvino": {"AVX-512": Machine(157e9, 24e9, 2e9, 20e9, 1.3), "AVX2": Machine(68e9, 23e9, 2e9, 20e9, 1.3)},
     "paddle": {"AVX-512": Machine(155e9, 12e9, 2e9, inf), "AVX2": Machine(68e9, 11e9, 2e9, inf)},
 }
 """Backend → kind of CPU → how fast, of two cores. AVX-512: fitted to what `--tune` measured, layer by layer, of
-alexnet-dy and dy4x-resnet18; the last two figures to single layers on AVX2 cores. AVX2: what a product of matrices
-reaches there, and bytes as much slower as memory is (18 instead of 19 GB/s). Paddle scans nothing."""
+alexnet-dy and dy4x-resnet18; all figures but the first two to single layers on AVX2 cores. AVX2: what a product of
+matrices reaches there, and bytes as much slower as memory is (18 instead of 19 GB/s). Paddle scans nothing."""
 
 
 def check_target(target: Target) -> Target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def to_paddle(network: Any, image: TensorSpec, folder: Path) -> None:
     frozen.eval()
     paddle.jit.ignore_module(list(_TRACED_AS_THEY_STAND))
     try:
-        with contextlib.redirect_stdout(io.StringIO()), _quiet_logs(), layers_noted(network):
+        with contextlib.redirect_stdout(io.StringIO()), _quietly(), layers_noted(network):
             paddle.jit.save(frozen, str(folder / Path(PADDLE_PROGRAM).stem), input_spec=[spec])
     except Exception as error:  # whatever the network's own forward does under the tracer
         raise ConversionFailed("paddle.jit.save", _last_line(error), _hint(network)) from error
@@ -61,11 +62,14 @@ def to_paddle(network: Any, image: TensorSpec, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_logs() -> Any:
+def _quietly() -> Any:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Paddle's own `zeros_like` asks for what its tracer then warns of.
+            warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface")
+            yield
     finally:
         logging.disable(before)
 

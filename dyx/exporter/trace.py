@@ -12,7 +12,7 @@ import numpy as np
 
 from dyx.errors import DyxError, ModelUnusable
 from dyx.exporter.algebra import Affine
-from dyx.exporter.rule import STATIC, Neighbour, Site
+from dyx.exporter.rule import IMAGE_CHANNELS, STATIC, WIDE_KERNEL, Neighbour, Site
 from dyx.nn.adapters import adapter_of, dynamic_layers
 from dyx.nn.experts import Experts
 from dyx.nn.framework import nn, paddle
@@ -146,11 +146,16 @@ class Link:
 
 
 def _is_plain_conv(layer: Any) -> bool:
-    """Whether a layer is a static convolution of stride 1, in one group and padded alike at both ends of an axis."""
+    """Whether a layer is a static convolution in one group, padded alike at both ends of an axis.
+
+    Its stride is 1, unless it reads an image with a wide kernel.
+    """
     if type(layer) is not nn.Conv2D or layer._padding_mode != "zeros" or layer._data_format != "NCHW":
         return False
-    walks = set(layer._stride) | set(layer._dilation)
-    return walks == {1} and layer._groups == 1 and max(layer._kernel_size) > 1 and _is_numbers(layer._padding)
+    if set(layer._dilation) != {1} or layer._groups != 1 or not _is_numbers(layer._padding):
+        return False
+    reads_image = layer._in_channels <= IMAGE_CHANNELS and layer._kernel_size[1] >= WIDE_KERNEL
+    return reads_image or (set(layer._stride) == {1} and max(layer._kernel_size) > 1)
 
 
 def _is_numbers(padding: Any) -> bool:

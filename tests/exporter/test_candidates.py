@@ -23,6 +23,7 @@ from dyx.exporter.planned import Planned
 
 DYNAMIC = ("features.8", "features.11", "features.14")
 STATIC = "features.4"
+STEM = "features.0"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_what_prices_chose_is_named_by_batch(planned: Planned) -> None:
 def test_a_strategy_is_used_wherever_it_is_offered(planned: Planned) -> None:
     found = named(by_strategy(planned, 64, ()))
     everywhere = ("mix-outputs", "mix-inputs", "aggregate-kernel", "aggregate-winograd")
-    strategies = ("winograd", "direct", *everywhere)
+    strategies = ("winograd", "direct", "padded-map", *everywhere)
     assert set(found) == {f"{strategy} for 64" for strategy in strategies}
     for strategy in everywhere:
         rules = found[f"{strategy} for 64"].rules
@@ -53,6 +54,7 @@ def test_a_strategy_is_used_wherever_it_is_offered(planned: Planned) -> None:
         assert rules[STATIC] == "conv/winograd", "what has no such rule is as priced"
     assert found["winograd for 64"].rules == dict.fromkeys(DYNAMIC, "dyconv/winograd") | {STATIC: "conv/winograd"}
     assert STATIC not in found["direct for 64"].rules, "it stays as it stands"
+    assert found["padded-map for 64"].rules == found["winograd for 64"].rules | {STEM: "conv/padded-map"}
     assert found["winograd for 64"].plan.joined and not found["mix-outputs for 64"].plan.joined
 
 
