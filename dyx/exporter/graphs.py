@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import inf, prod
-from operator import truediv
 from typing import Any
 
 from dyx.bundle import STEM, Graph
@@ -88,21 +87,26 @@ def _below(target: Target) -> list[int]:
 def _worthwhile(main: Plan, others: Sequence[Plan], sites: Sequence[Site]) -> list[Plan]:
     """The main plan, and those of the others that are worth a graph; the one for the smallest batches comes first.
 
-    What is made for the first kind of CPU is asked first: prices of the other are fitted to less.
+    What is made for the first kind of CPU is asked first, since prices of the other are fitted to less; a graph more
+    may be of any.
     """
     batches = _below(main.target)
+    priced = [(other, [price_s(other, sites, batch) for batch in batches]) for other in others]
     chosen, least = [main], [price_s(main, sites, batch) for batch in batches]
-    for cpu in CPUS:
-        offered = [other for other in others if other.target.cpu == cpu]
-        prices = [[price_s(other, sites, batch) for batch in batches] for other in offered]
-        while offered and len(chosen) < MOST_GRAPHS:
-            shares = [min(map(truediv, each, least)) for each in prices]
-            share, best = min(zip(shares, range(len(offered)), strict=True))
-            if share >= WORTH:
-                break
-            chosen.append(offered[best])
-            least = list(map(min, least, prices[best]))
+    for asked in (CPUS[:1], *[CPUS] * (MOST_GRAPHS - 1)):
+        offered = [each for each in priced if each[0].target.cpu in asked]
+        if not offered or len(chosen) == MOST_GRAPHS:
+            break
+        plan, prices = min(offered, key=lambda each: _share(each[1], least))
+        if _share(prices, least) < WORTH:
+            chosen.append(plan)
+            least = list(map(min, least, prices))
     return sorted(chosen, key=lambda plan: plan.target.tune_batch)
+
+
+def _share(prices: Sequence[float], least: Sequence[float]) -> float:
+    """Of the time that the graphs so far take, what a plan takes at the batch size where it gains most."""
+    return min(price / other for price, other in zip(prices, least, strict=True))
 
 
 def price_s(plan: Plan, sites: Sequence[Site], batch: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -115,6 +116,21 @@ def test_a_third_graph_must_be_worth_it_beside_two(
     for worth, wanted in ((share * 1.001, 3), (share * 0.999, 2)):
         monkeypatch.setattr(graphs, "WORTH", worth)
         assert len(plan_graphs(sites, Target(), single=False)) == wanted
+
+
+def test_a_graph_more_is_the_one_that_gains_most_on_either_kind_of_cpu(sites: Sequence[Site]) -> None:
+    """On OpenVINO plans for both would be worth a third graph."""
+    target = Target(backend="openvino")
+    small, medium, main = plan_graphs(sites, target, single=False)
+    assert [each.plan.target.cpu for each in (small, medium, main)] == ["AVX-512", "AVX2", "AVX-512"]
+    batches = [2**power for power in range(9)]
+
+    def share(plan: Plan) -> float:
+        others = [[price_s(other.plan, sites, batch) for batch in batches] for other in (small, main)]
+        return min(price_s(plan, sites, batch) / min(seen) for batch, *seen in zip(batches, *others, strict=True))
+
+    other = make_plan(sites, replace(target, tune_batch=8, cpu="AVX-512"))
+    assert share(medium.plan) < share(other) < WORTH
 
 
 def test_nothing_to_fold_is_nothing_to_fold_twice() -> None:

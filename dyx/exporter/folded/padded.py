@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,20 @@ from dyx.nn.geometry import Geometry
 
 
 class PaddedMapConv(StaticConv):
-    """An ordinary convolution that is given the zeros beside each line of its map, and pads none itself.
+    """An ordinary convolution over a map with columns of zeros at both sides.
 
     No padding operator puts them there: onnxruntime and OpenVINO take one back into the convolution.
 
     Args:
         weight: `(C_out, C_in, h, w)`.
         bias: `(C_out,)` or None.
-        geometry: How the convolution walks over the map without those zeros; its padding, in numbers, is no wider
-            than the map.
+        geometry: How it walks over the map and those zeros.
+        columns: How many columns of zeros there are at each side, no more than the map has.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> None:
-        lines, self.columns = geometry.padding
-        super().__init__(weight, bias, replace(geometry, padding=(int(lines), 0)))
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, columns: int) -> None:
+        super().__init__(weight, bias, geometry)
+        self.columns = columns
 
     def forward(self, x: Any, _attention: Any = None) -> Any:
         """`(B, C_out, H', W')`; an attention that the network hands over beside x is not looked at."""

@@ -41,12 +41,15 @@ def _padded_map(site: Site, target: Target) -> Offer | Refusal:
     if reason := _why_padding_is_free(site):
         return Refusal(reason)
 
+    walk, (channels, lines, columns) = site.layer.geometry, site.input_shape
+    padding = walk.padding[1]
+
     def build(_: SharedConstants) -> PaddedMapConv:
         mixed = mixture(site)
-        return PaddedMapConv(mixed.weight[0], mixed.offset, site.layer.geometry)
+        inside = replace(walk, padding=(walk.padding[0], 0))
+        return PaddedMapConv(mixed.weight[0], mixed.offset, inside, padding)
 
-    channels, lines, columns = site.input_shape
-    copied = channels * lines * (2 * columns + 2 * site.layer.geometry.padding[1])
+    copied = channels * lines * (2 * columns + 2 * padding)
     form = "columns of zeros beside the map, conv that pads lines alone"
     return Offer(static_cost(site) + Cost.of_floats(0, copied), form, build, site.norm)
 
