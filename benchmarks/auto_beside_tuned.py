@@ -1,4 +1,4 @@
-"""What prices choose beside what `--tune` chooses: a planner that is any good is within 10 % of it.
+"""What prices choose for a backend beside what `--tune` chooses there: a planner that is any good is within 10 % of it.
 
     python benchmarks/auto_beside_tuned.py [--only NAME …] [--batch 1 8] [--backend onnxruntime]
 
@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zoo import RESULTS, bundle_of, tell_on_stdout
+from zoo import RESULTS, bundle_planned_for, tell_on_stdout
 
 import dyx
 from dyx.bench import bench, bundle_contender
@@ -77,7 +77,7 @@ def is_as_priced(planned: Planned, tuned: Bundle) -> bool:
 def compare(name: str, tuned: Bundle, backend: str, batch: int, seconds: float) -> None:
     """Let both bundles take turns, and write that down."""
     sides = [
-        bundle_contender(bundle_of(name), backend, device="cpu", name=f"{name} (priced)"),
+        bundle_contender(bundle_planned_for(backend, name), backend, device="cpu", name=f"{name} (priced)"),
         bundle_contender(tuned, backend, device="cpu", name=f"{name} (tuned)", baseline=True),
     ]
     found = bench(sides, batch=batch, seconds=seconds, progress=tell_on_stdout())
@@ -95,7 +95,8 @@ def main() -> None:
     options = parser.parse_args()
     RECORDS.mkdir(exist_ok=True)
     for name in options.only:
-        batches, planned = tuple(options.batch or batches_of(name)), plan(name)
+        batches = tuple(options.batch or batches_of(name))
+        planned = plan(name, tune_backend=options.backend)
         seen, same = nothing_to_choose(planned, batches), True
         if seen is None:
             tuned = tuned_bundle_of(name, options.backend, batches)

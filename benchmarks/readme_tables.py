@@ -64,9 +64,13 @@ def table(heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 
 def dynamic() -> str:
-    """alexnet-dy beside alexnet-bn on each backend."""
-    rows = [(str(batch), ratios(f"alexnet-dy-cpu-{batch}.json", "alexnet-dy")) for batch in BATCHES]
-    return table("batch: alexnet-dy ÷ alexnet-bn", rows)
+    """alexnet-dy beside alexnet-bn on each backend, on both kinds of cores."""
+    rows = [
+        (f"{cores}, {batch}", ratios(f"{folder}alexnet-dy-cpu-{batch}.json", "alexnet-dy"))
+        for cores, folder in (("AVX-512", ""), ("AVX2", AVX2))
+        for batch in BATCHES
+    ]
+    return table("cores, batch: alexnet-dy ÷ alexnet-bn", rows)
 
 
 def beside(name: str, batch: int, folder: str = "") -> list[str]:
