@@ -54,7 +54,8 @@ def test_plan_shows_rules_costs_and_reasons(run_dyx: Any) -> None:
     ):
         assert words in ran.out
     plan = json.loads(run_dyx("plan", "--json", "--batch", "1", "--tune-backend", "openvino").out)
-    assert (plan["batch"], plan["tune_backend"], len(plan["sites"])) == (1, "openvino", 3)
+    assert (plan["batch"], plan["tune_backend"], len(plan["sites"])) == (1, "openvino", 4)
+    assert plan["sites"][0]["rule"] == "conv/padded-map"
     assert "nothing to fold" in run_dyx("plan", "alexnet-bn", "--batch", "1").out
     plain = json.loads(run_dyx("plan", "alexnet-bn", "--json").out)
     assert {site["rule"] for site in plain["sites"]} == {"conv/winograd"}

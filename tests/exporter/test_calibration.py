@@ -48,7 +48,7 @@ def test_lossy_bundle_is_a_plain_static_network(lossy: dyx.Bundle) -> None:
     assert 96e6 < census.macs < 98e6, "that of plain AlexNet"
     sites = lossy.manifest["plan"]["sites"]
     assert [(site["path"], site["rule"], site["lossy"]) for site in sites] == [
-        ("features.4", "conv/direct", False),
+        *((f"features.{place}", "conv/direct", False) for place in (0, 4)),
         *((f"features.{place}", MEAN, True) for place in (8, 11, 14)),
     ]
     assert dyx.check(lossy).passed, "its files are held to the static network in float64"

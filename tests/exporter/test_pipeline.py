@@ -205,6 +205,7 @@ def test_frozen_batch(tmp_path: Path) -> None:
         ("dyconv/mix-inputs", "conv/direct", 0),
         ("dyconv/aggregate-kernel", "conv/winograd", 0),
         ("dyconv/winograd", "conv/direct", 2),
+        ("dyconv/winograd", "conv/padded-map", 2),
         ("dyconv/winograd", "conv/winograd", 3),
     ],
 )
@@ -213,7 +214,9 @@ def test_every_rule_exports_with_parity(
     tmp_path: Path, dynamic: str, static: str, joined: int, batch: int | None
 ) -> None:
     bundle = dyx.export(out=tmp_path / "x", fold=(dynamic, static), batch=batch, tune_batch=8)
-    assert [site["rule"] for site in bundle.manifest["plan"]["sites"]] == [static, *[dynamic] * 3]
+    fitting = {"conv/direct": [0, 4], "conv/padded-map": [0], "conv/winograd": [4]}[static]
+    rules = {site["path"]: site["rule"] for site in bundle.manifest["plan"]["sites"]}
+    assert rules == {f"features.{place}": static if place in fitting else dynamic for place in (*fitting, 8, 11, 14)}
     assert len(bundle.manifest["plan"]["joined"]) == joined
     assert bundle.manifest["parity"]["passed"]
 
