@@ -104,15 +104,19 @@ def test_each_graph_begins_where_it_is_not_dearer(sites: Sequence[Site], three: 
         assert price_s(larger.plan, sites, start // 2) > price_s(smaller.plan, sites, start // 2)
 
 
+def share_beside(others: Sequence[PlannedGraph], plan: Plan, sites: Sequence[Site]) -> float:
+    """Of the cheapest of other graphs, what a plan costs at the power of two where it gains most."""
+    return min(
+        price_s(plan, sites, batch) / min(price_s(other.plan, sites, batch) for other in others)
+        for batch in (2**power for power in range(9))
+    )
+
+
 def test_a_third_graph_must_be_worth_it_beside_two(
     sites: Sequence[Site], three: tuple[PlannedGraph, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, medium, main = three
-    batches = [2**power for power in range(9)]
-    share = min(
-        price_s(medium.plan, sites, batch) / min(price_s(other.plan, sites, batch) for other in (small, main))
-        for batch in batches
-    )
+    share = share_beside((small, main), medium.plan, sites)
     for worth, wanted in ((share * 1.001, 3), (share * 0.999, 2)):
         monkeypatch.setattr(graphs, "WORTH", worth)
         assert len(plan_graphs(sites, Target(), single=False)) == wanted
@@ -123,14 +127,9 @@ def test_a_graph_more_is_the_one_that_gains_most_on_either_kind_of_cpu(sites: Se
     target = Target(backend="openvino")
     small, medium, main = plan_graphs(sites, target, single=False)
     assert [each.plan.target.cpu for each in (small, medium, main)] == ["AVX-512", "AVX2", "AVX-512"]
-    batches = [2**power for power in range(9)]
-
-    def share(plan: Plan) -> float:
-        others = [[price_s(other.plan, sites, batch) for batch in batches] for other in (small, main)]
-        return min(price_s(plan, sites, batch) / min(seen) for batch, *seen in zip(batches, *others, strict=True))
-
     other = make_plan(sites, replace(target, tune_batch=8, cpu="AVX-512"))
-    assert share(medium.plan) < share(other) < WORTH
+    shares = [share_beside((small, main), plan, sites) for plan in (medium.plan, other)]
+    assert shares[0] < shares[1] < WORTH
 
 
 def test_nothing_to_fold_is_nothing_to_fold_twice() -> None:

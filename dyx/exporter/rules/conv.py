@@ -40,7 +40,6 @@ def _direct(site: Site, target: Target) -> Offer:
 def _padded_map(site: Site, target: Target) -> Offer | Refusal:
     if reason := _why_padding_is_free(site):
         return Refusal(reason)
-
     walk, (channels, lines, columns) = site.layer.geometry, site.input_shape
     padding = walk.padding[1]
 
