@@ -129,6 +129,7 @@ class Cost:
             Runtimes do such products neither as those of matrices nor by what they have for depthwise convolutions.
         scanned_macs: Those that depthwise convolutions of one sample after the other do.
         padded_macs: Those of a convolution with a wide kernel that pads the columns of an image itself.
+        cached_bytes: Moved per image beside `bytes`, from and to a cache.
     """
 
     macs: int
@@ -137,6 +138,7 @@ class Cost:
     depthwise_macs: int = 0
     scanned_macs: int = 0
     padded_macs: int = 0
+    cached_bytes: int = 0
 
     @classmethod
     def of_floats(cls, macs: int, floats: int, weights: int = 0, **apart: int) -> Cost:
@@ -211,7 +213,8 @@ class FoldRule:
 class Machine:
     """How fast a backend computes and moves bytes, to price offers before anything is measured.
 
-    `padding_slows` is how many times as long arithmetic takes where a wide kernel pads the columns of an image itself.
+    `padding_slows` is how many times as long arithmetic takes where a wide kernel pads the columns of an image itself,
+    `cache_gains` how many times as fast bytes move where one operator hands few enough of them to the next.
     """
 
     macs_per_s: float
@@ -219,18 +222,23 @@ class Machine:
     depthwise_macs_per_s: float
     scanned_macs_per_s: float
     padding_slows: float = 1.0
+    cache_gains: float = 4.0
 
     def seconds(self, cost: Cost, batch: int) -> float:
         """The price of a cost, per image of a batch."""
         dense = cost.macs - cost.depthwise_macs - cost.scanned_macs + (self.padding_slows - 1) * cost.padded_macs
         alone = cost.depthwise_macs / self.depthwise_macs_per_s + cost.scanned_macs / self.scanned_macs_per_s
-        return dense / self.macs_per_s + alone + cost.bytes_at(batch) / self.bytes_per_s
+        moved = cost.bytes_at(batch) + cost.cached_bytes / self.cache_gains
+        return dense / self.macs_per_s + alone + moved / self.bytes_per_s
 
 
 MACHINES = {
     "onnxruntime": {"AVX-512": Machine(153e9, 19e9, 10e9, 4.5e9), "AVX2": Machine(68e9, 18e9, 10e9, 4.5e9)},
     "openvino": {"AVX-512": Machine(157e9, 24e9, 2e9, 20e9, 1.3), "AVX2": Machine(68e9, 23e9, 2e9, 20e9, 1.3)},
-    "paddle": {"AVX-512": Machine(155e9, 12e9, 2e9, inf), "AVX2": Machine(68e9, 11e9, 2e9, inf)},
+    "paddle": {
+        "AVX-512": Machine(155e9, 12e9, 2e9, inf, cache_gains=1.0),
+        "AVX2": Machine(68e9, 11e9, 2e9, inf, cache_gains=1.0),
+    },
 }
 """Backend → kind of CPU → how fast, of two cores. AVX-512: fitted to what `--tune` measured, layer by layer, of
 alexnet-dy and dy4x-resnet18; all figures but the first two to single layers on AVX2 cores. AVX2: what a product of

@@ -157,7 +157,7 @@ def axis_of(part: Tile, size: int, padding: int) -> Axis:
     return Axis(inside, part.kernel, write[:outputs].reshape(outputs, -1), tiles)
 
 
-def kernel_factors(weight: np.ndarray, axes: tuple[Axis, Axis]) -> np.ndarray:
+def kernel_factors(weight: np.ndarray, axes: tuple[Axis, Axis] | tuple[Tile, Tile]) -> np.ndarray:
     """Kernels `(K, C_out, C_in, h, w)` as factors `(K, R_h, R_w, C_in, C_out)`."""
     rows, columns = axes
     factors: np.ndarray = np.einsum("pa,qb,koiab->kpqio", rows.kernel, columns.kernel, weight, optimize=True)

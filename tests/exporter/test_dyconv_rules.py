@@ -233,8 +233,8 @@ def test_costs_count_what_the_rules_do() -> None:
         "dyconv/mix-outputs": 2 * (static_conv + 12 * 63),
         "dyconv/mix-inputs": 2 * (static_conv + 8 * 63),
         "dyconv/aggregate-kernel": static_conv + 2 * 12 * 8 * 9,
-        # 5×4 tiles of 4 inputs, 16 products and 2×2 outputs.
-        "dyconv/aggregate-winograd": 2 * 12 * 8 * 9 + 16 * (9 * 8 * 12 + 20 * (16 * 8 + 8 * 12 + 4 * 12)),
+        # 3×2 tiles of 6 inputs, 36 products and 4×4 outputs.
+        "dyconv/aggregate-winograd": 36 * (2 * 8 * 12 + 6 * (36 * 8 + 8 * 12 + 16 * 12)),
         # 9×7 outputs of one tile with 14 products on each axis; one of the two experts is scaled.
         "dyconv/winograd": 196 * 2 * 8 * 12 + 8 * (14 * 7 * 9 + 196 * 7 + 196) + 12 * (196 * 7 + 14 * 7 * 9),
     }

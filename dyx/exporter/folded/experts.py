@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import constant
-from dyx.exporter.folded.factors import as_factor
+from dyx.exporter.folded.factors import as_factor, row_means, to_rows
 from dyx.exporter.folded.rows import Matrix, applied, kernel_shape, lying_for
+from dyx.exporter.folded.tiles import TransformedMap
+from dyx.exporter.winograd import kernel_factors, tile
 from dyx.nn.attention import Routing
 from dyx.nn.framework import Layer, functional, nn, paddle
 from dyx.nn.geometry import Geometry
+
+_COLUMNS = 16
+"""Of a product that runtimes compute at once: where there are more, but no multiple, the last ones cost as much."""
 
 
 class FoldedRouting(Layer):
@@ -46,7 +51,7 @@ class FoldedExperts(Layer):
 
     Args:
         routing: What makes the weights `(B, K)` from x, or None where they come beside x.
-        weight: Experts' kernels, in the order that the fold needs.
+        weight: Experts' kernels, in the order that the fold needs; None where it holds them in several parts.
         bias: Experts' biases, in that order, or None.
         offset: A bias that is not mixed, `(C_out,)`, or None.
         geometry: How the convolution walks.
@@ -55,7 +60,7 @@ class FoldedExperts(Layer):
     def __init__(
         self,
         routing: Any,
-        weight: np.ndarray,
+        weight: np.ndarray | None,
         bias: np.ndarray | None,
         offset: np.ndarray | None,
         geometry: Geometry,
@@ -63,7 +68,8 @@ class FoldedExperts(Layer):
         super().__init__()
         self.routing = routing
         self.geometry = geometry
-        constant(self, "weight", weight)
+        if weight is not None:
+            constant(self, "weight", weight)
         self.bias = self.offset = None
         if bias is not None:
             constant(self, "bias", bias)
@@ -146,6 +152,62 @@ class AggregateKernel(FoldedExperts):
         attention = self.attention_of(x, attention)
         kernels = as_factor(paddle.matmul(attention, self.weight), self.kernel_shape)
         return self.add_bias(applied(self.matrix, x, kernels), attention)
+
+
+class AggregateTiles(FoldedExperts):
+    """`y = write · ((Σ_k a_k F_k) ⊙ (read · x))`, with factors `F_k` of experts, mixed for each sample.
+
+    The points of the transform domain are taken part by part: what was mixed for all samples then meets their tiles
+    while it is still in a cache.
+
+    Args:
+        routing: What makes the weights, or None.
+        weight: `(K, C_out, C_in, h, w)`.
+        bias: `(K, C_out)` or None.
+        offset: `(C_out,)` or None.
+        tiles: What transforms maps.
+        parts: In how many parts of equal size.
+    """
+
+    def __init__(
+        self,
+        routing: Any,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        offset: np.ndarray | None,
+        tiles: TransformedMap,
+        parts: int,
+    ) -> None:
+        super().__init__(routing, None, bias, offset, tiles.geometry)
+        self.tiles, self.parts = tiles, parts
+        # On the left, a kernel is not repacked; but runtimes compute so many columns at once.
+        self.kernels_left = tiles.count <= _COLUMNS
+        factors = kernel_factors(weight, (tile(tiles.inputs, weight.shape[-1]),) * 2)
+        factors = factors.reshape(len(weight), -1, *factors.shape[3:])
+        factors = factors.swapaxes(2, 3) if self.kernels_left else factors
+        self.kernel_shape = list(factors.shape[2:])
+        for number, part in enumerate(np.split(factors, parts, axis=1)):
+            constant(self, f"factors{number}", part.reshape(len(weight), -1))
+
+    def forward(self, x: Any, attention: Any = None) -> Any:
+        """`(B, C_out, H', W')`."""
+        rows = to_rows(x)
+        # Not by a pooling: runtimes then leave a map in rows between two such layers.
+        attention = attention if self.routing is None else self.routing.of_means(row_means(rows))
+        read = self.tiles.transformed(rows, tuple(x.shape[2:]))
+        parts = paddle.split(read, self.parts, axis=1) if self.parts > 1 else [read]
+        products = [self._product(part, attention, number) for number, part in enumerate(parts)]
+        product = paddle.concat(products, axis=1) if self.parts > 1 else products[0]
+        return self.add_bias(self.tiles.outputs(product, tuple(x.shape[2:]), turned=self.kernels_left), attention)
+
+    def _product(self, read: Any, attention: Any, number: int) -> Any:
+        """`(B, points, tiles, C_out)` of one part, the last two exchanged with kernels on the left."""
+        points, left = read.shape[1], self.kernels_left
+        channels = self.kernel_shape[1 if left else 0]
+        read = as_factor(read, [-1, points, read.shape[2] // channels, channels], transposed=left)
+        mixed = paddle.matmul(attention, getattr(self, f"factors{number}"))
+        kernels = as_factor(mixed, [-1, points, *self.kernel_shape])
+        return paddle.matmul(kernels, read) if left else paddle.matmul(read, kernels)
 
 
 class AggregateDepthwise(FoldedExperts):

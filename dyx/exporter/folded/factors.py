@@ -25,6 +25,16 @@ def to_rows(x: Any) -> Any:
     return x.transpose([0, 2, 3, 1]).reshape([-1, 1, height * width, channels])
 
 
+def row_means(rows: Any) -> Any:
+    """Means `(B, C, 1, 1)` over the rows `(B, 1, n, C)` of a map.
+
+    As a product with a constant: Paddle's oneDNN leaves a reduction over other axes than the last to a plain kernel.
+    """
+    count, channels = rows.shape[2:]
+    weight = paddle.full([1, count], 1.0 / count, rows.dtype)
+    return paddle.matmul(weight, rows).reshape([-1, channels, 1, 1])
+
+
 def gathered(rows: Any, table: Any, *, beyond: bool) -> Any:
     """Rows `(B, 1, n, C)` by a table of their numbers, in any order and number; `beyond`: n stands for zeros."""
     if beyond:

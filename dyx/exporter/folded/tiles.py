@@ -18,8 +18,8 @@ from dyx.nn.framework import Layer, paddle
 from dyx.nn.geometry import Geometry
 
 
-class Tiles(Layer):
-    """Applies a kernel per sample: `y = write · ((kernel · w) ⊙ (read · x))` for each tile of the map.
+class TransformedMap(Layer):
+    """What stands before and behind the products of tiles with factors of each sample: `read · x` and `write · z`.
 
     Args:
         geometry: Of a square kernel of stride 1, in one group.
@@ -28,41 +28,72 @@ class Tiles(Layer):
         shared: Holds the transforms and the tables of positions.
     """
 
-    by_rows, kernels_left = True, False
-
     def __init__(self, geometry: Geometry, inputs: int, size: tuple[int, ...], shared: SharedConstants) -> None:
         super().__init__()
         part = tile(inputs, geometry.kernel[0])
         self.geometry, self.inputs, self.size = geometry, inputs, size
-        key = f"tiles of {inputs} for {geometry.kernel}"
+        self.key = f"tiles of {inputs} for {geometry.kernel}"
         # Both axes at once: more products than one after the other, and fewer bytes.
-        shared.give(self, "read", f"read {key}", lambda: np.kron(part.read, part.read))
-        shared.give(self, "kernel", f"kernel {key}", lambda: np.kron(part.kernel, part.kernel))
-        shared.give(self, "write", f"write {key}", lambda: np.kron(part.write, part.write))
+        shared.give(self, "read", f"read {self.key}", lambda: np.kron(part.read, part.read))
+        shared.give(self, "write", f"write {self.key}", lambda: np.kron(part.write, part.write))
         cut, place = tables(geometry, inputs, size)
-        shared.give(self, "cut", f"cut {key} {geometry.padding} {size}", lambda: cut)
-        shared.give(self, "place", f"place {key} {geometry.padding} {size}", lambda: place)
+        shared.give(self, "cut", f"cut {self.key} {geometry.padding} {size}", lambda: cut)
+        shared.give(self, "place", f"place {self.key} {geometry.padding} {size}", lambda: place)
 
-    def applied(self, x: Any, kernels: Any) -> Any:
-        """The map `(B, C_out, H', W')` of a map and kernels `(B, 1, taps · C, C_out)`."""
-        points, taps = self.kernel.shape
-        (channels, *size), channels_out = x.shape[1:], kernels.shape[3]
-        cut, place = self._tables(tuple(size))
-        tiles = cut.shape[0] // self.read.shape[1]
-        inputs = as_factor(gathered(to_rows(x), cut, beyond=True), [-1, self.read.shape[1], tiles * channels])
-        read = as_factor(paddle.matmul(self.read, inputs), [-1, points, tiles, channels])
-        factors = paddle.matmul(self.kernel, as_factor(kernels, [-1, taps, channels * channels_out]))
-        products = paddle.matmul(read, as_factor(factors, [-1, points, channels, channels_out]))
-        written = paddle.matmul(self.write, as_factor(products, [-1, points, tiles * channels_out]))
-        rows = gathered(written.reshape([-1, 1, self.write.shape[0] * tiles, channels_out]), place, beyond=False)
+    @property
+    def count(self) -> int:
+        """How many tiles there are of a map of the expected size."""
+        return int(self.cut.shape[0]) // self.inputs**2
+
+    def transformed(self, rows: Any, size: tuple[int, ...]) -> Any:
+        """`read · x`, `(B, points, tiles · C)` of a map of some size as rows `(B, 1, H · W, C)`."""
+        reads, (cut, _) = self.read.shape[1], self._tables(size)
+        inputs = gathered(rows, cut, beyond=True)
+        return paddle.matmul(self.read, as_factor(inputs, [-1, reads, cut.shape[0] // reads * rows.shape[3]]))
+
+    def outputs(self, products: Any, size: tuple[int, ...], *, turned: bool = False) -> Any:
+        """The map `(B, C_out, H', W')` of products `(B, points, tiles, C_out)`, for inputs of such a size.
+
+        Turned, the last two axes of products are exchanged.
+        """
+        points, *matrix = products.shape[1:]
+        tiles, channels = reversed(matrix) if turned else matrix
+        _, place = self._tables(size)
+        written = paddle.matmul(self.write, as_factor(products, [-1, points, tiles * channels]))
+        outputs = self.write.shape[0]
+        if turned:
+            written = written.reshape([-1, outputs, channels, tiles]).transpose([0, 1, 3, 2])
+        rows = gathered(written.reshape([-1, 1, outputs * tiles, channels]), place, beyond=False)
         height, width = (outputs_of(self.geometry, axis, n) for axis, n in enumerate(size))
-        return rows.transpose([0, 1, 3, 2]).reshape([-1, channels_out, height, width])
+        # Last, so that runtimes can take it past what follows, to meet the transpose of another such layer.
+        return rows.reshape([-1, height, width, channels]).transpose([0, 3, 1, 2])
 
     def _tables(self, size: tuple[int, ...]) -> tuple[Any, Any]:
         if size == self.size:
             return self.cut, self.place
         cut, place = tables(self.geometry, self.inputs, size)
         return paddle.to_tensor(cut), paddle.to_tensor(place)
+
+
+class Tiles(TransformedMap):
+    """Applies a kernel per sample: `y = write · ((kernel · w) ⊙ (read · x))` for each tile of the map."""
+
+    by_rows, kernels_left = True, False
+
+    def __init__(self, geometry: Geometry, inputs: int, size: tuple[int, ...], shared: SharedConstants) -> None:
+        super().__init__(geometry, inputs, size, shared)
+        kernel = tile(inputs, geometry.kernel[0]).kernel
+        shared.give(self, "kernel", f"kernel {self.key}", lambda: np.kron(kernel, kernel))
+
+    def applied(self, x: Any, kernels: Any) -> Any:
+        """The map `(B, C_out, H', W')` of a map and kernels `(B, 1, taps · C, C_out)`."""
+        (points, taps), channels, channels_out = self.kernel.shape, x.shape[1], kernels.shape[3]
+        size = tuple(x.shape[2:])
+        read = self.transformed(to_rows(x), size)
+        read = as_factor(read, [-1, points, read.shape[2] // channels, channels])
+        factors = paddle.matmul(self.kernel, as_factor(kernels, [-1, taps, channels * channels_out]))
+        products = paddle.matmul(read, as_factor(factors, [-1, points, channels, channels_out]))
+        return self.outputs(products, size)
 
 
 def outputs_of(geometry: Geometry, axis: int, size: int) -> int:

@@ -11,7 +11,8 @@
   all later ones, and answers wrongly from the second image on.
 - `aggregate-scan`: of depthwise layers, in ONNX: an ordinary convolution of each sample by its kernel, one after the
   other. Arithmetic: 1 × the static convolution. In Paddle's format it is `aggregate-kernel`.
-- `aggregate-winograd`: the same kernel per sample, applied by fewer products in a transform domain; see `tiles.py`.
+- `aggregate-winograd`: the same kernel per sample, mixed and applied in a transform domain, where products are fewer;
+  see `tiles.py`.
 - `winograd`: fewer products in a transform domain, with the mixture inside; see `winograd.py`.
 - `mean-attention`: **lossy**. With `ā_k`, the mean of `a_k` over calibration images, in place of `a_k` the kernel
   `Σ_k ā_k W_k` and the bias `Σ_k ā_k b_k + t` are constants of a static convolution.
@@ -30,13 +31,20 @@ import numpy as np
 from dyx.exporter import algebra
 from dyx.exporter.folded.constants import SharedConstants, StaticConv
 from dyx.exporter.folded.depthwise import depthwise_per_sample
-from dyx.exporter.folded.experts import AggregateDepthwise, AggregateKernel, ComputedKernel, MixInputs, MixOutputs
+from dyx.exporter.folded.experts import (
+    AggregateDepthwise,
+    AggregateKernel,
+    AggregateTiles,
+    ComputedKernel,
+    MixInputs,
+    MixOutputs,
+)
 from dyx.exporter.folded.rows import Columns, matrix_of, moves, unfolds_by_convolution
-from dyx.exporter.folded.tiles import Tiles
+from dyx.exporter.folded.tiles import TransformedMap
 from dyx.exporter.rule import MEAN_ATTENTION, Cost, FoldRule, Offer, Refusal, Site, Target
 from dyx.exporter.rules.depthwise import SCAN_FORM, depthwise_cost, is_depthwise, no_scan
 from dyx.exporter.rules.memory import over_memory
-from dyx.exporter.rules.tiles import in_tiles
+from dyx.exporter.rules.tiles import experts_in_tiles
 from dyx.exporter.rules.winograd import winograd
 
 
@@ -241,14 +249,11 @@ def _mixing_cost(site: Site) -> Cost:
 
 
 def _aggregate_winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:
-    layer, kernel = site.layer, prod(site.layer.weight.shape[1:])
-
-    def build(_: SharedConstants, tiles: Tiles) -> AggregateKernel:
+    def build(tiles: TransformedMap, parts: int) -> AggregateTiles:
         mixed = mixture(site)
-        return AggregateKernel(mixed.routing, mixed.weight, mixed.bias, mixed.offset, layer.geometry, tiles)
+        return AggregateTiles(mixed.routing, mixed.weight, mixed.bias, mixed.offset, tiles, parts)
 
-    mixing = Cost.of_floats(layer.weight.size, kernel + _bias_floats(site), layer.weight.size)
-    return in_tiles(site, target, mixing, build, site.norm)
+    return experts_in_tiles(site, target, build, Cost.of_floats(0, _bias_floats(site)), site.norm)
 
 
 def _mean_attention(site: Site, target: Target, mixture: Callable[[Site], Mixture]) -> Offer | Refusal:

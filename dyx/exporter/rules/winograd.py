@@ -49,7 +49,7 @@ def winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture], *, 
     reason = "no tile is small enough for its kernel"
     for inputs in (inputs for inputs in FACTORS if inputs > max(taps)):
         for tiling in _tilings(site, inputs):
-            wrong = too_inexact(inputs, max(taps), target) or _too_large(site, tiling)
+            wrong = too_inexact(inputs, max(taps), target) or too_large(_factor_floats(site, tiling))
             reason = wrong or reason
             found += [] if wrong else [tiling]
     if not found:
@@ -121,8 +121,9 @@ def _factor_floats(site: Site, tiling: Tiling) -> int:
     return int(layer.experts * layer.channels_in * layer.channels_out * tiling.factors)
 
 
-def _too_large(site: Site, tiling: Tiling) -> str | None:
-    size = _factor_floats(site, tiling) * FLOAT_BYTES
+def too_large(factors: int) -> str | None:
+    """Why so many floats of one layer's factors are too many."""
+    size = factors * FLOAT_BYTES
     if size <= FACTORS_LIMIT_BYTES:
         return None
     return f"its factors take {size // 2**20} MiB, over {FACTORS_LIMIT_BYTES // 2**20} MiB"
