@@ -2,11 +2,13 @@
 
 Without dyx, `paddle.jit.save` of the dynamic network needs a fixed batch: the batch moves into the channels, and every
 dynamic layer becomes one convolution with groups · batch groups and a kernel that is computed. paddle2onnx turns that
-into ONNX. Both exports get the same weights; they are timed taking turns, each in a process of its own.
+into ONNX. Each backend runs the bundle that is planned for it. Both exports get the same weights; they are timed taking
+turns, each in a process of its own.
 
     python benchmarks/against_frozen.py [--model NAME …] [--batch 8 32] [--backend NAME …] [--out FOLDER]
 
-Writes <model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and how large their files are.
+Writes <model>-cpu-<batch>.json: samples and figures, how far both answers are apart, and how large their
+files are, those of the bundle for the first backend.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zoo import BUNDLES, bundle_of, records_here
+from zoo import BUNDLES, bundle_planned_for, records_here
 
 from dyx.bench import bench, bundle_contender, tabulate
 from dyx.bundle import FORMAT_FILES, Bundle
@@ -65,17 +67,17 @@ def tell(text: str, *_: Any) -> None:
 
 def measure(model: str, batch: int, backends: Sequence[str], seconds: float, out: Path) -> None:
     """Export both, compare their answers, time them, write and print."""
-    ours = bundle_of(model)
+    ours = {backend: bundle_planned_for(backend, model) for backend in backends}
     theirs = export_frozen(model, batch, BUNDLES / f"{model}-frozen-{batch}", progress=tell)
-    images = input_pool(tuple(ours.input.shape[1:]), 0)[0][:batch]
-    difference = {backend: apart(ours, theirs, backend, images) for backend in backends}
+    images = input_pool(tuple(theirs.input.shape[1:]), 0)[0][:batch]
+    difference = {backend: apart(bundle, theirs, backend, images) for backend, bundle in ours.items()}
     contenders = [
         bundle_contender(bundle, backend, device="cpu", name=name, baseline=bundle is theirs)
         for backend in backends
-        for bundle, name in ((ours, f"{model} folded"), (theirs, f"{model} frozen"))
+        for bundle, name in ((ours[backend], f"{model} folded"), (theirs, f"{model} frozen"))
     ]
     comparison = bench(contenders, batch=batch, seconds=seconds)
-    record = {"bytes": {"folded": sizes(ours), "frozen": sizes(theirs)}, "apart": difference}
+    record = {"bytes": {"folded": sizes(ours[backends[0]]), "frozen": sizes(theirs)}, "apart": difference}
     path = out / f"{model}-cpu-{batch}.json"
     path.write_text(json.dumps({**comparison.to_json(), "against_frozen": record}) + "\n", encoding="utf-8")
     stdout().print(tabulate(comparison))
