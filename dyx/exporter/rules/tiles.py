@@ -24,8 +24,7 @@ from dyx.exporter.rules.winograd import misfit, too_inexact, too_large
 from dyx.exporter.winograd import FACTORS, tile
 
 PART_FLOATS = 2**17
-"""How many floats of a sample's factors are mixed at once: 8 samples' then take 4 MiB, half of what a core has of its
-last cache at the least."""
+"""How many floats of a sample's factors are mixed at once, if not one point has more: those of 8 samples take 4 MiB."""
 
 Build = Callable[[SharedConstants, Tiles], Any]
 """Builds a layer whose kernels meet such tiles."""
