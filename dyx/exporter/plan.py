@@ -173,7 +173,7 @@ def _decide(site: Site, target: Target, forced: str | None, preferred: str | Non
     answers = {rule.id: rule.offer(site, target) for rule in RULES if rule.kind == site.kind}
     reasons = {rule: answer.reason for rule, answer in answers.items() if isinstance(answer, Refusal)}
     offers = {rule: answer for rule, answer in answers.items() if isinstance(answer, Offer)}
-    prices = {rule: target.machine.seconds(offer.cost, target.priced_batch) for rule, offer in offers.items()}
+    prices = {rule: target.price_s(offer.cost) for rule, offer in offers.items()}
     exact = [rule for rule, offer in offers.items() if not offer.lossy]
     if not exact or (forced and forced not in offers):
         hints = [answer.hint for answer in answers.values() if isinstance(answer, Refusal) and answer.hint]

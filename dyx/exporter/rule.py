@@ -60,6 +60,10 @@ class Target:
         """What offers are priced with."""
         return MACHINES[self.backend][self.cpu]
 
+    def price_s(self, cost: Cost) -> float:
+        """The price of a cost, seconds per image of the batch that offers are priced at."""
+        return self.machine.seconds(cost, self.priced_batch)
+
 
 @dataclass(frozen=True)
 class Neighbour:

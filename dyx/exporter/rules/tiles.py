@@ -44,7 +44,7 @@ def in_tiles(site: Site, target: Target, mixing: Cost, build: Build, takes: tupl
     if isinstance(exact, Refusal):
         return exact
     costs = {inputs: tiles_cost(site, inputs) for inputs in exact}
-    inputs = min(costs, key=lambda one: target.machine.seconds(costs[one], target.priced_batch))
+    inputs = min(costs, key=lambda one: target.price_s(costs[one]))
     factors = factors_of(site, inputs)
 
     def made(shared: SharedConstants) -> Any:
@@ -80,7 +80,7 @@ def experts_in_tiles(
     if not offered:
         return Refusal(large[exact[0]] or "")
     costs = {each: experts_cost(site, *each) for each in offered}
-    inputs, parts = min(costs, key=lambda one: target.machine.seconds(costs[one], target.priced_batch))
+    inputs, parts = min(costs, key=lambda one: target.price_s(costs[one]))
     factors = factors_of(site, inputs)
 
     def made(shared: SharedConstants) -> Any:

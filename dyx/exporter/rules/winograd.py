@@ -54,10 +54,7 @@ def winograd(site: Site, target: Target, mixture: Callable[[Site], Mixture], *, 
             found += [] if wrong else [tiling]
     if not found:
         return Refusal(reason)
-    tiling = min(
-        found,
-        key=lambda one: target.machine.seconds(winograd_cost(site, one, competing=competing), target.priced_batch),
-    )
+    tiling = min(found, key=lambda one: target.price_s(winograd_cost(site, one, competing=competing)))
     return _offer(site, target, mixture, tiling, competing=competing)
 
 
