@@ -85,8 +85,16 @@ def definition(
 
 def test_means_of_rows_are_those_of_the_map() -> None:
     x = np.random.default_rng(0).standard_normal((3, 5, 4, 6))
-    got = row_means(to_rows(paddle.to_tensor(x))).numpy()
+    got = row_means(to_rows(paddle.to_tensor(x)), (4, 6)).numpy()
     np.testing.assert_allclose(got, x.mean((2, 3), keepdims=True), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7])
+def test_means_of_large_maps_lose_little_in_float32(value: float) -> None:
+    """Where all positions are alike, as of a black picture, roundings do not cancel."""
+    x = np.full((1, 2, 112, 112), value, np.float32)
+    got = row_means(to_rows(paddle.to_tensor(x)), (112, 112)).numpy()
+    assert np.abs(got / x[..., :1, :1] - 1).max() < 3e-6
 
 
 def site(size: int, channels: int, experts: int = 4, **facts: Any) -> Site:

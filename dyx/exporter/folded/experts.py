@@ -124,7 +124,7 @@ class MixInputs(FoldedExperts):
 
 
 class AggregateKernel(FoldedExperts):
-    """A kernel per sample, mixed by one matmul and applied to rows, columns or tiles of the map by batched matmuls.
+    """A kernel per sample, mixed by one matmul and applied to rows or columns of the map by batched matmuls.
 
     Args:
         routing: What makes the weights, or None.
@@ -132,7 +132,7 @@ class AggregateKernel(FoldedExperts):
         bias: `(K, C_out)` or None.
         offset: `(C_out,)` or None.
         geometry: How the convolution walks.
-        matrix: What makes rows, columns or tiles of the map.
+        matrix: What makes rows or columns of the map.
     """
 
     def __init__(
@@ -191,14 +191,14 @@ class AggregateTiles(FoldedExperts):
 
     def forward(self, x: Any, attention: Any = None) -> Any:
         """`(B, C_out, H', W')`."""
-        rows = to_rows(x)
+        rows, size = to_rows(x), tuple(x.shape[2:])
         # Not by a pooling: runtimes then leave a map in rows between two such layers.
-        attention = attention if self.routing is None else self.routing.of_means(row_means(rows))
-        read = self.tiles.transformed(rows, tuple(x.shape[2:]))
+        attention = attention if self.routing is None else self.routing.of_means(row_means(rows, size))
+        read = self.tiles.transformed(rows, size)
         parts = paddle.split(read, self.parts, axis=1) if self.parts > 1 else [read]
         products = [self._product(part, attention, number) for number, part in enumerate(parts)]
         product = paddle.concat(products, axis=1) if self.parts > 1 else products[0]
-        return self.add_bias(self.tiles.outputs(product, tuple(x.shape[2:]), turned=self.kernels_left), attention)
+        return self.add_bias(self.tiles.outputs(product, size, turned=self.kernels_left), attention)
 
     def _product(self, read: Any, attention: Any, number: int) -> Any:
         """`(B, points, tiles, C_out)` of one part, the last two exchanged with kernels on the left."""
