@@ -1,4 +1,4 @@
-"""KernelWarehouse beside dynamic convolution of like size, both as dyx exports them: published is .55.
+"""KernelWarehouse beside dynamic convolution of like size, both as dyx exports them for a backend: published is .55.
 
     python benchmarks/kw_beside_dy.py [--batch 8] [--seconds 8] [--out FOLDER]
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zoo import bundle_of, records_here, tell_on_stdout
+from zoo import bundle_planned_for, records_here, tell_on_stdout
 
 from dyx.bench import bench, bundle_contender
 from dyx.bench.report import tabulate
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=records_here(), help="folder of the record")
     options = parser.parse_args()
     contenders = [
-        bundle_contender(bundle_of(name), backend, device="cpu", baseline=name == DY)
+        bundle_contender(bundle_planned_for(backend, name), backend, device="cpu", baseline=name == DY)
         for backend in BACKENDS.names
         for name in (KW, DY)
     ]
