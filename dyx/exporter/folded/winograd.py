@@ -102,6 +102,7 @@ class Winograd(Layer):
         self.experts, (self.channels_in, self.channels_out) = len(factors), factors.shape[3:]
         self.scaled = self.experts - 1 if competing else self.experts
         self.points, self.products_across = tuple(len(axis.read) for axis in axes), axes[1].products
+        self.read_size = (axes[0].read.shape[1], axes[1].read.shape[1])
         self.size = tuple(len(axis.write) for axis in axes)
         if self.experts > self.scaled:
             factors = np.concatenate([factors[:-1] - factors[-1:], factors[-1:]])
@@ -127,7 +128,7 @@ class Winograd(Layer):
         """`(B, C_out, H', W')` of `(B, C_in, H, W)`, either as positions where that was agreed on."""
         x = x if self.reads_positions else to_positions(x)
         if self.routing is not None:
-            attention = self.routing.of_means(position_means(x))
+            attention = self.routing.of_means(position_means(x, self.read_size))
         points = self._read(x)
         products = self._multiplied(self._gathered(points) if self.gathered else points, attention)
         y = self._written(self._scattered(products) if self.gathered else products)
@@ -140,8 +141,8 @@ class Winograd(Layer):
 
     def _read(self, x: Any) -> Any:
         """Positions to factors `(points, B, C_in)`."""
-        rows = paddle.matmul(self.read_h, as_factor(x, [1, 1, self.read_h.shape[1], -1]))
-        factors = paddle.matmul(self.read_w, as_factor(rows, [1, self.points[0], self.read_w.shape[1], -1]))
+        rows = paddle.matmul(self.read_h, as_factor(x, [1, 1, self.read_size[0], -1]))
+        factors = paddle.matmul(self.read_w, as_factor(rows, [1, self.points[0], self.read_size[1], -1]))
         return factors.reshape([prod(self.points), -1, self.channels_in])
 
     def _gathered(self, x: Any) -> Any:
@@ -181,11 +182,14 @@ class Winograd(Layer):
         return y if self.offset is None else y + self.offset
 
 
-def position_means(x: Any) -> Any:
-    """Means over positions, `(B, C, 1, 1)`, of `(positions, B, C)`.
+def position_means(x: Any, size: tuple[int, int]) -> Any:
+    """Means `(B, C, 1, 1)` over the positions `(H · W, B, C)` of a map of some size.
 
-    As a product with a constant: a reduction over the first axis falls back to a plain kernel in Paddle's oneDNN.
+    As products with constants: a reduction over the first axis falls back to a plain kernel in Paddle's oneDNN. One
+    axis after the other, since runtimes add up a product term by term (`factors.row_means`).
     """
-    count, channels = x.shape[0], x.shape[2]
-    weight = paddle.full([1, count], 1.0 / count, x.dtype)
-    return paddle.matmul(weight, x.reshape([count, -1])).reshape([-1, channels, 1, 1])
+    channels = x.shape[2]
+    for count in size:
+        weight = paddle.full([1, count], 1.0 / count, x.dtype)
+        x = paddle.matmul(weight, x.reshape([count, -1]))
+    return x.reshape([-1, channels, 1, 1])
