@@ -29,8 +29,17 @@ def shared_core() -> Any:
     return openvino.Core()
 
 
+FIXED_SIZES = 2
+"""Batch sizes that get a model of their own: the usual one, and what is left over of many images."""
+
+
 class OpenVinoRunner(Runner):
-    """A compiled model over `model.onnx`."""
+    """Compiled models over `model.onnx`, for one batch size each and for all others.
+
+    Shapes that are known let OpenVINO fuse and reuse more: the same network is 1.05 to 1.5 times as fast. So the first
+    sizes that come get a model of their own, compiled then; more of them would fill memory with what lies between
+    layers, so all that come later share one.
+    """
 
     backend = "openvino"
     device = "cpu"
@@ -43,15 +52,28 @@ class OpenVinoRunner(Runner):
         # Left alone it takes bfloat16 on a CPU that has it: an error of 8e-3.
         self.options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
         self._bundle, self._asked = bundle, self.options if tuned else {}
-        self.options = self.options if tuned else {"defaults": True}
-        self._model = self._compile(self._asked)
-        self._request = self._model.create_infer_request()
+        self._fixed_sizes = FIXED_SIZES if tuned and isinstance(self.contract.input.shape[0], str) else 0
+        self.options = {**self.options, "fixed_sizes": self._fixed_sizes} if tuned else {"defaults": True}
+        self._network = shared_core().read_model(str(bundle.file(ONNX_MODEL)))
+        self._requests: dict[int | None, Any] = {}
 
-    def _compile(self, asked: Mapping[str, Any]) -> Any:
-        return shared_core().compile_model(str(self._bundle.file(ONNX_MODEL)), "CPU", asked)
+    def _size_for(self, batch: int) -> int | None:
+        """The size of the model that takes such a batch; None is the one for all sizes."""
+        fixed = self._requests.keys() - {None}
+        return batch if batch in fixed or len(fixed) < self._fixed_sizes else None
+
+    def _compiled(self, size: int | None, asked: Mapping[str, Any]) -> Any:
+        network = self._network
+        if size is not None:
+            network = network.clone()
+            network.reshape([size, *self.contract.input.shape[1:]])
+        return shared_core().compile_model(network, "CPU", asked)
 
     def _infer(self, image: np.ndarray) -> np.ndarray:
-        return self._answer(self._request, image)
+        size = self._size_for(len(image))
+        if size not in self._requests:
+            self._requests[size] = self._compiled(size, self._asked).create_infer_request()
+        return self._answer(self._requests[size], image)
 
     def _answer(self, request: Any, image: np.ndarray) -> np.ndarray:
         answer: np.ndarray = request.infer({0: image}, share_inputs=True)[0]
@@ -59,7 +81,7 @@ class OpenVinoRunner(Runner):
 
     def _profile(self, image: np.ndarray, calls: int) -> Profile:
         before = onnx_ops(self._bundle)
-        model = self._compile({**self._asked, "PERF_COUNT": True})
+        model = self._compiled(self._size_for(len(image)), {**self._asked, "PERF_COUNT": True})
         request = model.create_infer_request()
         for _ in range(WARM_UP_CALLS):
             self._answer(request, image)
@@ -71,4 +93,5 @@ class OpenVinoRunner(Runner):
         return Profile(times, nodes, notes=unnamed(before))
 
     def close(self) -> None:
-        self._request = self._model = None
+        self._requests.clear()
+        self._network = None

@@ -42,6 +42,30 @@ def test_backend_answers_any_batch_as_the_references_say(dy_bundle: Path, backen
             assert np.abs(got - samples.logits[:batch]).max() < 2e-5 * np.abs(samples.logits).max()
 
 
+@pytest.mark.parametrize(
+    ("tuned", "made_for"), [(True, {8, 3, None}), (False, {None})], ids=["options of dyx", "defaults"]
+)
+def test_openvino_makes_a_model_for_the_first_batch_sizes(dy_bundle: Path, tuned: bool, made_for: set[Any]) -> None:
+    """And one for all others; a size that comes again is answered by the model that it has."""
+    from dyx.bundle import read_bundle
+
+    samples = read_bundle(dy_bundle).samples()
+    with dyx.open(dy_bundle, backend="openvino", tuned=tuned) as runner:
+        for batch in (8, 3, 5, 8, 1, 3):
+            got = runner.run(samples.image[:batch])
+            assert np.abs(got - samples.logits[:batch]).max() < 2e-5 * np.abs(samples.logits).max()
+        assert runner._requests.keys() == made_for
+        shapes = {size: request.model_inputs[0].partial_shape for size, request in runner._requests.items()}
+    assert {size: shape[0].is_static for size, shape in shapes.items()} == {size: size is not None for size in made_for}
+
+
+def test_openvino_leaves_a_frozen_batch_as_it_is(tmp_path: Path) -> None:
+    bundle = dyx.export("alexnet-bn", out=tmp_path / "frozen", formats=("onnx",), batch=2)
+    with dyx.open(bundle, backend="openvino") as runner:
+        assert runner.options["fixed_sizes"] == 0
+        assert runner.run(bundle.samples().image[:2]).shape == (2, 10)
+
+
 SIGNALLED_AFTER = """
 import gc, os, signal, sys, threading
 import dyx
