@@ -27,6 +27,7 @@ bench: $(READY) ## The recorded benchmarks, then the pages made from them: many 
 	$(BIN)/python benchmarks/beside_eager.py
 	$(BIN)/python benchmarks/gates.py
 	$(BIN)/python benchmarks/against_frozen.py
+	$(BIN)/python benchmarks/known_batch.py
 	$(BIN)/python benchmarks/kw_beside_dy.py
 	$(BIN)/python benchmarks/auto_beside_tuned.py
 	$(BIN)/python benchmarks/zoo.py

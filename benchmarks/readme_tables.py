@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from against_frozen import NETWORKS
+from known_batch import NETWORKS as KNOWN
 
 from dyx.bench import Comparison, Contender
 from dyx.bench.samples import Measurement
@@ -194,6 +195,14 @@ def tiles() -> str:
     return table("in tiles ÷ on rows, network and batch", rows)
 
 
+def known() -> str:
+    """A model for a known batch size beside one for all sizes, on OpenVINO."""
+    measured = [(name, batch) for name, batches in KNOWN.items() for batch in batches]
+    cells = [ratio(f"{AVX2}openvino-{name}-cpu-{batch}.json", name, "openvino") for name, batch in measured]
+    lines = [f"| `{name}`, {batch} | {cell} |" for (name, batch), cell in zip(measured, cells, strict=True)]
+    return "\n".join(["| network, batch | known ÷ free |", "|---|---|", *lines])
+
+
 def tuned() -> str:
     """What prices chose beside what tuning chose: a row per tuned network."""
     records = [json.loads(path.read_text()) for path in sorted((RESULTS / "tuned").glob("*.json"))]
@@ -216,7 +225,7 @@ def _tuned_row(record: dict[str, Any]) -> str:
 
 PAGES = {
     ROOT / "README.md": {make.__name__: make for make in (dynamic, others, frozen)},
-    ROOT / "docs" / "speed.md": {make.__name__: make for make in (speed, avx2, tuned, backbones, tiles)},
+    ROOT / "docs" / "speed.md": {make.__name__: make for make in (speed, avx2, tuned, known, backbones, tiles)},
 }
 
 

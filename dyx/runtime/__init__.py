@@ -40,6 +40,8 @@ def open_bundle(
 ) -> Runner:
     """A runner for a bundle, its hashes checked. Also `dyx.open`.
 
+    OpenVINO compiles when a batch size first comes: a server calls it once with each size that it uses most.
+
     Args:
         bundle: A bundle or its folder.
         backend: A name of `BACKENDS`, or `"auto"`: the first that is installed and whose format the bundle holds.
