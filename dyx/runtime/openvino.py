@@ -36,7 +36,7 @@ FIXED_SIZES = 2
 class OpenVinoRunner(Runner):
     """Compiled models over `model.onnx`, for one batch size each and for all others.
 
-    Shapes that are known let OpenVINO fuse and reuse more: the same network is 1.05 to 1.5 times as fast. So the first
+    Shapes that are known let OpenVINO fuse and reuse more: the same network is up to 1.45 times as fast. So the first
     sizes that come get a model of their own, compiled then; more of them would fill memory with what lies between
     layers, so all that come later share one.
     """
