@@ -13,7 +13,6 @@ from dyx.errors import PackageMissing
 from dyx.parity import BATCHES, ParityReport, Verdict, allowed_errors, prove
 from dyx.progress import Progress, silent
 from dyx.runtime import BACKEND_FORMATS, BACKENDS, open_bundle, require_backend, usable_backends
-from dyx.tensors import BATCH
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,11 @@ def _parity(bundle: Bundle, backends: Sequence[str], batches: Sequence[int], pro
     stored = bundle.manifest["parity"]
     samples = bundle.samples()
     allowed = allowed_errors(stored["tolerance"], stored["noise"])
-    size = bundle.input.shape[0]
+    size = bundle.input.frozen_batch
+    sizes = batches if size is None else (size,)
     verdicts: list[Verdict] = []
     for backend in backends:
         progress(f"proving on {backend}")
-        sizes = batches if size == BATCH else (int(size),)
         for graph in bundle.graphs:
             with open_bundle(bundle.of_graph(graph), backend, device="cpu") as runner:
                 verdicts += prove(runner, graph.artifact(BACKEND_FORMATS[backend]), samples, allowed, sizes)

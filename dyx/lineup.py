@@ -180,8 +180,8 @@ def check_batch(contenders: Sequence[Contender], batch: int, *, filled_up: bool 
     for one in contenders:
         if one.opener == OPEN_BUNDLE:
             path = one.arguments["bundle"]
-            size = read_bundle(path, verify=False).input.shape[0]
-            if isinstance(size, int) and batch != size and not (filled_up and batch < size):
+            size = read_bundle(path, verify=False).input.frozen_batch
+            if size is not None and batch != size and not (filled_up and batch < size):
                 raise InvalidOption("--batch", batch, f"the one that {path} is frozen to, {size}")
 
 

@@ -12,7 +12,6 @@ from dyx.checks import CheckReport
 from dyx.evaluation import Evaluation
 from dyx.parity import Verdict
 from dyx.runtime.runner import Score
-from dyx.tensors import BATCH
 from dyx.tuning import machine_of, tuned_batches
 from dyx.zoo import Model
 
@@ -113,8 +112,8 @@ def _rules(bundle: Bundle) -> list[str]:
 
 def _by_graph(bundle: Bundle) -> str:
     """Which graph answers which batches, and in what pieces a CPU takes large ones."""
-    if bundle.input.shape[0] != BATCH:
-        return f"{bundle.input.shape[0]} alone"
+    if bundle.input.frozen_batch is not None:
+        return f"{bundle.input.frozen_batch} alone"
     below = [f"{graph.stem}.* below {larger.from_batch}" for graph, larger in pairwise(bundle.graphs)]
     main = bundle.graphs[-1]
     rest = f"{main.stem}.* from {main.from_batch} on"

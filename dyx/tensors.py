@@ -23,6 +23,12 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
 
+    @property
+    def frozen_batch(self) -> int | None:
+        """The size that its first dimension is frozen to; None where that is free."""
+        batch = self.shape[0]
+        return batch if isinstance(batch, int) else None
+
     def check(self, array: np.ndarray) -> None:
         """Raises InvalidTensor where `array` has another dtype or shape, or no row at all."""
         # Every call of a runner comes through here: words are made only where they are needed.

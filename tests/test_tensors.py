@@ -14,6 +14,11 @@ def test_specs_read_as_people_write_them_and_survive_json() -> None:
     assert TensorSpec.from_json(SPEC.to_json()) == SPEC
 
 
+def test_a_batch_is_free_or_frozen() -> None:
+    assert SPEC.frozen_batch is None
+    assert TensorSpec("image", "float32", (8, 3, 4)).frozen_batch == 8
+
+
 def test_arrays_that_fit() -> None:
     for batch in (1, 7):
         SPEC.check(np.zeros((batch, 3, 4), np.float32))

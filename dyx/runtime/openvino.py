@@ -49,11 +49,13 @@ class OpenVinoRunner(Runner):
         if device == "gpu":
             raise DeviceMissing(self.backend, device, "dyx runs it on CPUs only", "gpu")
         self.threads = threads or usable_cores()
-        # Left alone it takes bfloat16 on a CPU that has it: an error of 8e-3.
-        self.options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
-        self._bundle, self._asked = bundle, self.options if tuned else {}
-        self._fixed_sizes = FIXED_SIZES if tuned and isinstance(self.contract.input.shape[0], str) else 0
-        self.options = {**self.options, "fixed_sizes": self._fixed_sizes} if tuned else {"defaults": True}
+        self._bundle, self._asked, self._fixed_sizes = bundle, {}, 0
+        self.options = {"defaults": True}
+        if tuned:
+            # Left alone it takes bfloat16 on a CPU that has it: an error of 8e-3.
+            self._asked = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
+            self._fixed_sizes = FIXED_SIZES if self.contract.input.frozen_batch is None else 0
+            self.options = {**self._asked, "fixed_sizes": self._fixed_sizes}
         self._network = shared_core().read_model(str(bundle.file(ONNX_MODEL)))
         self._requests: dict[int | None, Any] = {}
 

@@ -91,14 +91,15 @@ class Runner(ABC):
     @property
     def chunk(self) -> int:
         """How many pictures go into one call: the size that the batch is frozen to, or enough to keep memory small."""
-        size = self.contract.input.shape[0]
-        return size if isinstance(size, int) else _PICTURES_PER_CALL
+        size = self.contract.input.frozen_batch
+        return _PICTURES_PER_CALL if size is None else size
 
     def answer(self, image: np.ndarray) -> np.ndarray:
         """The logits of up to `chunk` rows; a frozen batch is filled up with the last row. Raises InvalidTensor."""
         import numpy as np
 
-        missing = self.chunk - len(image) if isinstance(self.contract.input.shape[0], int) else 0
+        size = self.contract.input.frozen_batch
+        missing = 0 if size is None else size - len(image)
         filled = np.concatenate([image, *[image[-1:]] * missing]) if missing else image
         return self.run(filled)[: len(image)]
 
