@@ -16,7 +16,6 @@ import dyx
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.experts import AggregateTiles
-from dyx.exporter.folded.factors import row_means, to_rows
 from dyx.exporter.folded.tiles import TransformedMap
 from dyx.exporter.rule import MACHINES, Cost, Offer, Refusal, Site, Target
 from dyx.exporter.rules.tiles import experts_cost, experts_in_tiles
@@ -81,20 +80,6 @@ def definition(
         y = geometry.convolve(paddle.to_tensor(image[None]), kernel).numpy()[0]
         made.append(y + (a @ bias + offset)[:, None, None])
     return np.stack(made)
-
-
-def test_means_of_rows_are_those_of_the_map() -> None:
-    x = np.random.default_rng(0).standard_normal((3, 5, 4, 6))
-    got = row_means(to_rows(paddle.to_tensor(x)), (4, 6)).numpy()
-    np.testing.assert_allclose(got, x.mean((2, 3), keepdims=True), rtol=1e-12)
-
-
-@pytest.mark.parametrize("value", [0.1, 0.3, 0.7])
-def test_means_of_large_maps_lose_little_in_float32(value: float) -> None:
-    """Where all positions are alike, as of a black picture, roundings do not cancel."""
-    x = np.full((1, 2, 112, 112), value, np.float32)
-    got = row_means(to_rows(paddle.to_tensor(x)), (112, 112)).numpy()
-    assert np.abs(got / x[..., :1, :1] - 1).max() < 3e-6
 
 
 def site(size: int, channels: int, experts: int = 4, **facts: Any) -> Site:

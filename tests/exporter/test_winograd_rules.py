@@ -18,7 +18,7 @@ from dyx.errors import FoldRefused
 from dyx.exporter.algebra import Affine
 from dyx.exporter.apply import default_dtype
 from dyx.exporter.folded.constants import SharedConstants
-from dyx.exporter.folded.winograd import Winograd, from_positions, position_means, to_positions
+from dyx.exporter.folded.winograd import Winograd, from_positions, to_positions
 from dyx.exporter.plan import make_plan
 from dyx.exporter.rule import Neighbour, Offer, Site, Target
 from dyx.exporter.rules import winograd
@@ -294,20 +294,6 @@ def test_map_may_come_and_go_as_positions(kind: str) -> None:
     np.testing.assert_array_equal(from_positions(given, (5, 3)).numpy(), wanted)
     static.reads_positions = True
     np.testing.assert_array_equal(static(to_positions(x), *beside).numpy(), given.numpy())
-
-
-def test_means_of_positions_are_those_of_the_map() -> None:
-    x = np.random.default_rng(0).standard_normal((3, 5, 4, 6))
-    got = position_means(to_positions(paddle.to_tensor(x)), (4, 6)).numpy()
-    np.testing.assert_allclose(got, x.mean((2, 3), keepdims=True), rtol=1e-12)
-
-
-@pytest.mark.parametrize("value", [0.1, 0.3, 0.7])
-def test_means_of_many_positions_lose_little_in_float32(value: float) -> None:
-    """Where all are alike, as of a black picture, roundings do not cancel."""
-    x = np.full((1, 2, 112, 112), value, np.float32)
-    got = position_means(to_positions(paddle.to_tensor(x)), (112, 112)).numpy()
-    assert np.abs(got / x[..., :1, :1] - 1).max() < 3e-6
 
 
 @pytest.mark.parametrize(

@@ -25,17 +25,22 @@ def to_rows(x: Any) -> Any:
     return x.transpose([0, 2, 3, 1]).reshape([-1, 1, height * width, channels])
 
 
-def row_means(rows: Any, size: tuple[int, ...]) -> Any:
-    """Means `(B, C, 1, 1)` over the rows `(B, 1, H · W, C)` of a map of some size.
+def averaged(x: Any, shape: list[int]) -> Any:
+    """Means of a tensor, read in some shape, over its last axis but one, which stays with a size of 1.
 
-    As products with constants: Paddle's oneDNN leaves a reduction over other axes than the last to a plain kernel. One
-    axis after the other: runtimes add up a product term by term. Of 56 × 56 equal positions that lost 1.8e-5 of the
-    mean, and loses 1e-6 so.
+    As a product with a constant: Paddle's oneDNN leaves a reduction over other axes than the last to a plain kernel. Of
+    a map, one axis after the other: runtimes add up a product term by term. Of 56 × 56 equal positions that lost 1.8e-5
+    of the mean, and loses 1e-6 so.
     """
+    weight = paddle.full([1, shape[-2]], 1.0 / shape[-2], x.dtype)
+    return paddle.matmul(weight, x.reshape(shape))
+
+
+def row_means(rows: Any, size: tuple[int, ...]) -> Any:
+    """Means `(B, C, 1, 1)` over the rows `(B, 1, H · W, C)` of a map of some size."""
     (height, width), channels = size, rows.shape[3]
-    down, across = (paddle.full([1, count], 1.0 / count, rows.dtype) for count in size)
-    columns = paddle.matmul(down, rows.reshape([-1, height, width * channels]))
-    return paddle.matmul(across, columns.reshape([-1, width, channels])).reshape([-1, channels, 1, 1])
+    columns = averaged(rows, [-1, height, width * channels])
+    return averaged(columns, [-1, width, channels]).reshape([-1, channels, 1, 1])
 
 
 def gathered(rows: Any, table: Any, *, beyond: bool) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dyx.exporter.folded.constants import SharedConstants, constant
-from dyx.exporter.folded.factors import as_factor
+from dyx.exporter.folded.factors import as_factor, averaged
 from dyx.exporter.winograd import Axis
 from dyx.nn.framework import Layer, functional, paddle
 
@@ -183,13 +183,6 @@ class Winograd(Layer):
 
 
 def position_means(x: Any, size: tuple[int, int]) -> Any:
-    """Means `(B, C, 1, 1)` over the positions `(H · W, B, C)` of a map of some size.
-
-    As products with constants: a reduction over the first axis falls back to a plain kernel in Paddle's oneDNN. One
-    axis after the other, since runtimes add up a product term by term (`factors.row_means`).
-    """
-    channels = x.shape[2]
-    for count in size:
-        weight = paddle.full([1, count], 1.0 / count, x.dtype)
-        x = paddle.matmul(weight, x.reshape([count, -1]))
-    return x.reshape([-1, channels, 1, 1])
+    """Means `(B, C, 1, 1)` over the positions `(H · W, B, C)` of a map of some size."""
+    height, width = size
+    return averaged(averaged(x, [height, -1]), [width, -1]).reshape([-1, x.shape[2], 1, 1])
