@@ -29,6 +29,7 @@ from dyx.runtime.profile import WARM_UP_CALLS, Profile, Ran, aligned, attributed
 BACKENDS = ("onnxruntime", "openvino", "paddle")
 CALLS = 4
 BATCH = 2
+LINEAR = ("FusedGemm", "Gemm", "FullyConnected", "fc")
 
 
 def images(batch: int = BATCH) -> np.ndarray:
@@ -59,7 +60,7 @@ def test_every_node_is_of_a_layer_that_the_network_has(seen: tuple[str, Bundle, 
     }
     convolutions = {inside[each.layer] for each in program if each.name == "conv2d"}
     assert {node.layer for node in profile.nodes if "onv" in node.kind} == convolutions, backend
-    linear = {node.layer for node in profile.nodes if node.kind in ("FusedGemm", "Gemm", "FullyConnected", "fc")}
+    linear = {node.layer for node in profile.nodes if node.kind in LINEAR}
     assert linear == {"classifier.0", "classifier.3", "classifier.6"}
 
 
@@ -70,8 +71,8 @@ def test_times_of_nodes_make_up_the_call(seen: tuple[str, Bundle, Profile]) -> N
     assert len(profile.calls_ns) == CALLS
     spent = sum(median(node.times_ns) for node in profile.nodes)
     assert 0.4 * median(profile.calls_ns) < spent < 1.2 * max(profile.calls_ns)
-    heaviest = max(profile.nodes, key=lambda node: sum(node.times_ns))
-    assert str(heaviest.layer).startswith(("features.", "classifier.3"))
+    in_products = sum(median(node.times_ns) for node in profile.nodes if "onv" in node.kind or node.kind in LINEAR)
+    assert in_products > 0.5 * spent, "of many nodes and calls: one call that another process held up decides nothing"
 
 
 def test_copies_are_told_apart_where_they_can_be(seen: tuple[str, Bundle, Profile]) -> None:
