@@ -68,8 +68,9 @@ def dynamic() -> str:
     """alexnet-dy beside alexnet-bn on each backend, on both kinds of cores."""
     rows = [
         (f"{cores}, {batch}", ratios(f"{folder}alexnet-dy-cpu-{batch}.json", "alexnet-dy"))
-        for cores, folder in (("AVX-512", ""), ("AVX2", AVX2))
+        for cores, folder in (("AVX-512", ""), ("AVX2", AVX2), ("AVX2, busy", BUSY))
         for batch in BATCHES
+        if (RESULTS / f"{folder}alexnet-dy-cpu-{batch}.json").is_file()
     ]
     return table("cores, batch: alexnet-dy ÷ alexnet-bn", rows)
 
@@ -152,6 +153,8 @@ def avx2() -> str:
 
 AVX2 = "avx2/"
 """Folder of the records of a machine without AVX-512."""
+BUSY = "avx2-busy/"
+"""Folder of those of one such that was slowed down by its neighbours."""
 PEERS = {
     "alexnet-bn": BATCHES,
     "alexnet-bn (rewritten)": BATCHES,
