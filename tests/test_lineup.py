@@ -234,7 +234,7 @@ def test_peers_are_measured_and_told_as_shares_of_the_peak(dy_bundle: Path) -> N
         assert share is not None and macs is not None
         peak = limit.images_per_s / 2 * arithmetic(rows_macs(found, "matmul limit"), 2)
         assert share == pytest.approx(rows[name].images_per_s * macs / peak)
-        assert 0 < share < 3
+        assert share > 0
     assert Comparison.from_json(found.to_json()).rows == found.rows
 
 

@@ -75,9 +75,14 @@ def test_one_process_converts_all_and_as_one_of_each_would(
 
 
 def test_after_its_death_another_one_goes_on(
-    is_alive: Callable[[int], bool], programs: tuple[Path, Path], pids: list[int], tmp_path: Path
+    is_alive: Callable[[int], bool],
+    programs: tuple[Path, Path],
+    pids: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """paddle2onnx ends the whole interpreter at opset 22, and raises where there is no program."""
+    monkeypatch.setattr("dyx.exporter.converter._PATIENCE_S", 60)
     with Converter() as converter:
         with pytest.raises(ConversionFailed, match="it was ended by SIGABRT; its last words: "):
             converted(converter, programs[0], tmp_path, opset=22)

@@ -70,7 +70,7 @@ def test_times_of_nodes_make_up_the_call(seen: tuple[str, Bundle, Profile]) -> N
     assert {len(node.times_ns) for node in profile.nodes} == {entries}
     assert len(profile.calls_ns) == CALLS
     spent = sum(median(node.times_ns) for node in profile.nodes)
-    assert 0.4 * median(profile.calls_ns) < spent < 1.2 * max(profile.calls_ns)
+    assert 0.4 * min(profile.calls_ns) < spent < 1.2 * max(profile.calls_ns)
     in_products = sum(median(node.times_ns) for node in profile.nodes if "onv" in node.kind or node.kind in LINEAR)
     assert in_products > 0.5 * spent, "of many nodes and calls: one call that another process held up decides nothing"
 
