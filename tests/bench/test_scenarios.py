@@ -41,10 +41,8 @@ SECONDS = 0.5
 # LoadGen's clock and dyx's are read in one process, a crossing between C++ and Python apart: 0.05 ms, or some times
 # that on a busy machine. A server's latency is counted from when a sample was due, which LoadGen's thread may be late
 # to ask for by as much as the machine lets it sleep. Both are far below what a wrong unit, a wrong percentile or a
-# forgotten wait in the queue would make: a call takes 3 ms, a wait as long. Rates also count what a machine looks away
-# before the first question and after the last answer; a wrong unit would be a factor of a thousand.
+# forgotten wait in the queue would make: a call takes 3 ms, a wait as long.
 SHARE = 0.05
-RATE_SHARE = 0.3
 CROSSING_MS = 0.2
 LATE_MS = 1.0
 
@@ -136,12 +134,13 @@ def _assert_own_figures_agree(result: ScenarioResult) -> None:
     for key, by_loadgen in result.percentiles_ms.items():
         own = result.own_percentiles_ms[key]
         assert CALL_S * 1e3 <= own <= by_loadgen + 0.05, f"{key}: dyx's instants lie within LoadGen's"
-    # Beyond the median stand samples at which the machine looked away.
-    assert result.own_percentiles_ms["p50"] == pytest.approx(result.percentiles_ms["p50"], rel=SHARE, abs=late_ms)
+    # Beyond these stand samples at which the machine looked away; on a server those that were due meanwhile, too.
+    for key in ("p50",) if result.scenario == "server" else ("p50", "p90", "mean"):
+        assert result.own_percentiles_ms[key] == pytest.approx(result.percentiles_ms[key], rel=SHARE, abs=late_ms), key
     told = result.loadgen.get("result_qps_with_loadgen_overhead")
     rate = result.value if "samples per second" in result.metric.lower() else told
     if rate is not None:  # LoadGen tells no rate of a multi-stream
-        assert result.own_samples_per_s == pytest.approx(rate, rel=RATE_SHARE)
+        assert result.own_samples_per_s == pytest.approx(rate, rel=SHARE)
 
 
 @pytest.mark.parametrize(
