@@ -83,7 +83,6 @@ def test_definition(kernel: int, geometry: dict[str, int], groups: int) -> None:
 
 
 def test_experts_start_as_convolutions_of_their_own() -> None:
-    paddle.seed(0)
     layer = CondConv2D(8, 64, 3, groups=2, num_experts=3)
     bound = 1 / np.sqrt(4 * 9)
     for parameter in (layer.weight, layer.bias):

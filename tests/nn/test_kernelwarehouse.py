@@ -404,7 +404,6 @@ def test_managers_leave_each_others_layers_alone() -> None:
 
 def test_initial_deviations() -> None:
     """√(2 / fan_out): of each layer's own cells seen as one kernel, and of the attention; biases are zero."""
-    paddle.seed(0)
     options = {"cell_num_ratio": 0.5, "cell_inplane_ratio": 0.5, "cell_outplane_ratio": 0.5}
     layers = group(spec(64, 128, 3), spec(128, 64, 1), nonlocal_basis_ratio=0.9, **options)
     first, second = layers.convs()

@@ -108,7 +108,6 @@ def test_hidden_channels(channels: int, hidden: int) -> None:
 
 def test_initial_deviations() -> None:
     """√(2 / fan_out), of every kernel and every head; biases are zero."""
-    paddle.seed(0)
     layer = ODConv2D(512, 128, 3, groups=2, kernel_num=2)
     for expert in layer.weight.numpy():
         np.testing.assert_allclose(expert.std(), np.sqrt(2 / (128 * 9)), rtol=0.02)

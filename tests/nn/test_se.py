@@ -15,7 +15,6 @@ SHAPE = (6, 8, 5, 4)
 
 @pytest.fixture
 def layer() -> SqueezeExcite:
-    paddle.seed(0)
     layer = SqueezeExcite(8, 3)
     layer.to(dtype="float64")
     layer.fc1.bias.set_value(np.array([0.5, -0.2, 1.0]))

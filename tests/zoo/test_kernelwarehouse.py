@@ -133,7 +133,6 @@ PLAIN: Mapping[tuple[str, str], Callable[[], Any]] = {
 @pytest.mark.parametrize("release", PLAIN, ids="-".join)
 def test_at_temperature_one_it_is_a_plain_network(release: tuple[str, str], difference: Any) -> None:
     """Whose kernels are made of the cells that were handed out; batch norms measure, so that nothing dies out."""
-    paddle.seed(0)
     network, plain = kernelwarehouse(*release), PLAIN[release]()
     kernels = {}
     for path, layer in network.named_sublayers():
