@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import runpy
 import signal
@@ -77,14 +78,33 @@ def cifar_archive() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with untrained bundles of alexnet-dy and alexnet-bn, made once."""
-    import dyx
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`made_once(name, model, **settings)`: a bundle that the processes of a test run share.
 
-    folder = tmp_path_factory.mktemp("bundles")
+    The first to ask exports it, and the others wait. A bundle appears whole or not at all.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made-once"
+
+    def export(name: str, model: str, **settings: Any) -> Path:
+        import dyx
+
+        folder.mkdir(exist_ok=True)
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / name).is_dir():
+                dyx.export(model, out=folder / name, **settings)
+        return folder / name
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def bundles(made_once: Callable[..., Path]) -> Path:
+    """A folder with untrained bundles of alexnet-dy and alexnet-bn."""
     for model in ("alexnet-dy", "alexnet-bn"):
-        dyx.export(model, out=folder / model, tune_batch=4)
-    return folder
+        path = made_once(model, model, tune_batch=4)
+    return path.parent
 
 
 @pytest.fixture
@@ -93,12 +113,9 @@ def dy_bundle(bundles: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pixel_bundle(bundles: Path) -> Path:
+def pixel_bundle(made_once: Callable[..., Path]) -> Path:
     """The same network as `dy_bundle`, with the normalisation inside: it takes pixels."""
-    import dyx
-
-    dyx.export("alexnet-dy", out=bundles / "pixels", tune_batch=8, input="uint8")
-    return bundles / "pixels"
+    return made_once("pixels", "alexnet-dy", tune_batch=8, input="uint8")
 
 
 @pytest.fixture
@@ -138,13 +155,9 @@ def two_graphs_class() -> str:
 
 
 @pytest.fixture(scope="session")
-def two_graphs(two_graphs_class: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a small network that has a second graph for small batches, made once."""
-    import dyx
-
-    out = tmp_path_factory.mktemp("two") / "two_graphs"
-    dyx.export(two_graphs_class, shape=(3, 7, 7), tune_batch=64, out=out)
-    return out
+def two_graphs(two_graphs_class: str, made_once: Callable[..., Path]) -> Path:
+    """The bundle of a small network that has a second graph for small batches."""
+    return made_once("two_graphs", two_graphs_class, shape=(3, 7, 7), tune_batch=64)
 
 
 @contextmanager
@@ -163,14 +176,13 @@ def short_tuning() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tuned_bundle(two_graphs_class: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The small network of two graphs, its static convolution as it is, tuned on this machine, made once."""
-    import dyx
+def tuned_bundle(two_graphs_class: str, made_once: Callable[..., Path]) -> Any:
+    """The small network of two graphs, its static convolution as it is, tuned on this machine."""
+    from dyx.bundle import read_bundle
 
     options: dict[str, Any] = {"shape": (3, 7, 7), "formats": ("onnx",), "fold": ("conv/direct",)}
     with _briefly():
-        out = tmp_path_factory.mktemp("tuned") / "bundle"
-        return dyx.export(two_graphs_class, out=out, tune=True, tune_batch=(1, 64), **options)
+        return read_bundle(made_once("tuned", two_graphs_class, tune=True, tune_batch=(1, 64), **options))
 
 
 @dataclass(frozen=True)
