@@ -102,9 +102,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def bundles(made_once: Callable[..., Path]) -> Path:
     """A folder with untrained bundles of alexnet-dy and alexnet-bn."""
-    for model in ("alexnet-dy", "alexnet-bn"):
-        path = made_once(model, model, tune_batch=4)
-    return path.parent
+    dynamic, _ = (made_once(model, model, tune_batch=4) for model in ("alexnet-dy", "alexnet-bn"))
+    return dynamic.parent
 
 
 @pytest.fixture
