@@ -43,7 +43,7 @@ def apply_plan(plan: Plan, network: Any, inputs: Mapping[str, tuple[np.ndarray, 
         FoldDiffers: A new layer does not compute what it replaces.
     """
     static = copy.deepcopy(network)
-    shared = SharedConstants()
+    shared = SharedConstants(channels_last=plan.channels_last)
     with default_dtype("float64"):
         for decision in plan.decisions:
             replace_layer(static, decision.site.path, build_checked(decision, network, inputs, shared))

@@ -88,11 +88,16 @@ def name_nodes(graph: Any, before: Sequence[Op], layers: Mapping[str, str]) -> N
         before: The operators that it was made from.
         layers: Tensor → layer, of those.
     """
-    origins, seen = Origins(before), Counter[str]()
+    origins, ops = Origins(before), ops_of(graph)
+    found = [origins.of(op.kind, op.inputs, op.outputs[0]) or op for op in ops]
+    name_by_layer(graph, [layers.get(origin.outputs[0], "") for origin in found])
+
+
+def name_by_layer(graph: Any, layers: Sequence[str]) -> None:
+    """The same where the layer of each node is known; "" for the network's own forward."""
+    seen = Counter[str]()
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
-    for node, op in zip(graph.node, ops_of(graph), strict=True):
-        origin = origins.of(op.kind, op.inputs, op.outputs[0]) or op
-        layer = layers.get(origin.outputs[0], "")
+    for node, op, layer in zip(graph.node, ops_of(graph), layers, strict=True):
         name = f"{layer}{SEPARATOR}{op.kind}" if layer else op.kind
         node.name = f"{name}_{seen[name]}" if seen[name] else name
         seen[name] += 1

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from dyx.errors import FoldRefused, InvalidOption, RuleMatchesNothing, UnknownName
-from dyx.exporter.rule import GATE, STATIC, Offer, Refusal, Site, Target
+from dyx.exporter.rule import CHANNELS_LAST, GATE, STATIC, Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
 from dyx.exporter.rules.conv import AS_IT_STANDS, IN_TILES
+from dyx.exporter.rules.depthwise import SCAN_FORM
 
 AUTO = "auto"
 
@@ -85,6 +86,12 @@ class Plan:
     def computes_kernels(self) -> bool:
         """Whether the plan itself chose a convolution whose kernel is no constant."""
         return any(decision.offer.computed_kernel for decision in self.decisions)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether maps keep their channels last between layers: where loops over samples would turn each of them."""
+        loops = any(decision.offer.form == SCAN_FORM for decision in self.decisions)
+        return loops and self.target.backend in CHANNELS_LAST
 
 
 def make_plan(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FLOAT_BYTES = 4
 CPUS = ("AVX-512", "AVX2")
 """The kinds of CPU that plans are priced for; main graphs and single plans for the first."""
+CHANNELS_LAST = ("openvino",)
+"""Backends whose convolutions keep channels last; in a loop over samples such a one turns each sample twice."""
 STATIC = "conv"
 """The kind of sites that are static convolutions."""
 GATE = "gate"

@@ -7,7 +7,8 @@ an ordinary convolution.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,28 +17,42 @@ from dyx.errors import ConversionFailed
 from dyx.onnx_graph import SEPARATOR, layer_of, with_inner
 
 
-def scan_samples(model: Any, layers: Collection[str]) -> None:
+@dataclass(frozen=True)
+class Loops:
+    """What becomes loops over samples.
+
+    Attributes:
+        layers: Paths of the layers that convolve with the first sample's kernels; see `sample_by_sample`.
+        channels_last: Whether samples go in and come out with their channels last.
+    """
+
+    layers: Collection[str] = ()
+    channels_last: bool = False
+
+
+NO_LOOPS = Loops()
+
+
+def scan_samples(model: Any, loops: Loops) -> None:
     """Make loops over all samples of convolutions by the first sample's kernel, in place.
 
     Args:
         model: An `onnx.ModelProto` whose nodes have their final names.
-        layers: Paths of the layers that made those convolutions; see `sample_by_sample`.
+        loops: Which convolutions, and how.
 
     Raises:
         ConversionFailed: The converter made something else of such a layer.
     """
+    layers = loops.layers
     if not layers:
         return
-    import onnx
-
-    graph, inferred = model.graph, onnx.shape_inference.infer_shapes(model).graph
-    shapes = {value.name: _shape(value) for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+    graph, shapes = model.graph, shapes_of(model)
     found = [node for node in graph.node if node.op_type == "Conv" and layer_of(node.name) in layers]
     if missing := set(layers).difference(layer_of(node.name) for node in found):
         raise ConversionFailed("paddle2onnx", f"it made no convolution of {min(missing)}")
     makers = {tensor: node for node in graph.node for tensor in node.output}
     for conv in found:
-        _replace(graph, conv, _all_kernels(conv, makers), shapes)
+        _replace(graph, conv, _all_kernels(conv, makers), shapes, channels_last=loops.channels_last)
     _drop_unused(graph)
 
 
@@ -52,42 +67,59 @@ def _all_kernels(conv: Any, makers: Mapping[str, Any]) -> str:
     return str(tensor)
 
 
-def _replace(graph: Any, conv: Any, kernels: str, shapes: Mapping[str, list[int]]) -> None:
+def _replace(graph: Any, conv: Any, kernels: str, shapes: Mapping[str, list[int]], *, channels_last: bool) -> None:
     """Put the loop where the convolution is.
 
-    A sample keeps an axis of one in front, so that the body is the convolution alone: an operator that adds it there
-    would copy the sample.
+    A sample keeps an axis of one in front: an operator of the body that adds it there would copy the sample.
     """
     from onnx import helper, numpy_helper
 
     (_, *map_in), kernel, (_, *map_out) = (shapes[name] for name in (conv.input[0], conv.input[1], conv.output[0]))
     nodes: list[Any] = []
 
-    def named(kind: str) -> str:
-        """`features.8/Conv_1` as a node of another kind."""
-        layer, _, operator = conv.name.rpartition(SEPARATOR)
-        return f"{layer}{SEPARATOR}{kind}{operator.removeprefix(conv.op_type)}"
-
-    def reshaped(tensor: str, shape: list[int], name: str, gives: str = "") -> str:
-        """A view of a tensor with all its samples, by a node of such a name."""
+    def reshaped(tensor: str, shape: Sequence[int], what: str) -> str:
+        """A view of a tensor with all its samples."""
+        name = _named(conv, f"Reshape_{what}")
         graph.initializer.append(numpy_helper.from_array(np.array([0, *shape]), f"{name}:shape"))
-        nodes.append(helper.make_node("Reshape", [tensor, f"{name}:shape"], [gives or name], name=name))
-        return gives or name
+        nodes.append(helper.make_node("Reshape", [tensor, f"{name}:shape"], [name], name=name))
+        return name
 
-    taken = [
-        reshaped(conv.input[0], [1, *map_in], named("Reshape_samples")),
-        reshaped(kernels, kernel, named("Reshape_kernels")),
-    ]
-    scan, body = named("Scan"), _body(conv, [1, *map_in], kernel, [1, *map_out])
+    samples = conv.input[0]
+    if channels_last:
+        nodes.append(_turned(conv, samples, TO_LAST, "samples"))
+        (samples,), map_in, map_out = nodes[-1].output, [*map_in[1:], map_in[0]], [*map_out[1:], map_out[0]]
+    taken = [reshaped(samples, [1, *map_in], "samples"), reshaped(kernels, kernel, "kernels")]
+    scan, body = _named(conv, "Scan"), _body(conv, [1, *map_in], kernel, [1, *map_out], channels_last=channels_last)
     nodes.append(helper.make_node("Scan", taken, [scan], name=scan, body=body, num_scan_inputs=len(taken)))
-    reshaped(scan, map_out, named("Reshape_answers"), conv.output[0])
+    answers = reshaped(scan, map_out, "answers")
+    if channels_last:
+        nodes.append(_turned(conv, answers, TO_FIRST, "answers"))
+    nodes[-1].output[:] = conv.output
     place = [node.name for node in graph.node].index(conv.name)
     del graph.node[place]
     for node in reversed(nodes):
         graph.node.insert(place, node)
 
 
-def _body(conv: Any, map_in: list[int], kernel: list[int], map_out: list[int]) -> Any:
+TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+"""Where each axis comes from when channels go last, and when they come back."""
+
+
+def _named(conv: Any, kind: str) -> str:
+    """`features.8/Conv_1` as a node of another kind."""
+    layer, _, operator = conv.name.rpartition(SEPARATOR)
+    return f"{layer}{SEPARATOR}{kind}{operator.removeprefix(conv.op_type)}"
+
+
+def _turned(conv: Any, tensor: str, axes: Sequence[int], what: str) -> Any:
+    """The node that orders the axes of a tensor anew."""
+    from onnx import helper
+
+    name = _named(conv, f"Transpose_{what}")
+    return helper.make_node("Transpose", [tensor], [name], name=name, perm=axes)
+
+
+def _body(conv: Any, map_in: list[int], kernel: list[int], map_out: list[int], *, channels_last: bool) -> Any:
     """One sample's convolution, as a graph."""
     from onnx import TensorProto, helper
 
@@ -95,9 +127,22 @@ def _body(conv: Any, map_in: list[int], kernel: list[int], map_out: list[int]) -
         helper.make_tensor_value_info(f"{conv.name}:{name}", TensorProto.FLOAT, shape)
         for name, shape in (("sample", map_in), ("kernel", kernel), ("answer", map_out))
     )
-    node = helper.make_node("Conv", [sample.name, weight.name], [answer.name], name=conv.name)
-    node.attribute.extend(conv.attribute)
-    return helper.make_graph([node], conv.name, [sample, weight], [answer])
+    nodes = [_turned(conv, sample.name, TO_FIRST, "sample")] if channels_last else []
+    read = nodes[0].output[0] if nodes else sample.name
+    nodes.append(helper.make_node("Conv", [read, weight.name], [f"{conv.name}:convolved"], name=conv.name))
+    nodes[-1].attribute.extend(conv.attribute)
+    if channels_last:
+        nodes.append(_turned(conv, nodes[-1].output[0], TO_LAST, "answer"))
+    nodes[-1].output[:] = [answer.name]
+    return helper.make_graph(nodes, conv.name, [sample, weight], [answer])
+
+
+def shapes_of(model: Any) -> dict[str, list[int]]:
+    """Name of a tensor → its shape, with 0 for what is free, as far as ONNX can tell."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    return {value.name: _shape(value) for value in (*inferred.input, *inferred.value_info, *inferred.output)}
 
 
 def _shape(value: Any) -> list[int]:

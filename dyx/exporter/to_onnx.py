@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PARAMETERS, PADDLE_PROGRAM
 from dyx.errors import ConversionFailed, InvalidOption, PackageMissing
+from dyx.exporter.channels_last import keep_channels_last
 from dyx.exporter.converter import Converter
 from dyx.exporter.naming import layers_of_tensors, name_nodes
-from dyx.exporter.scan import scan_samples
+from dyx.exporter.scan import NO_LOOPS, Loops, scan_samples
 from dyx.onnx_graph import ops_of
 from dyx.paddle_program import Operation, read_program
 from dyx.tensors import TensorSpec
@@ -34,7 +35,7 @@ def to_onnx(
     image: TensorSpec,
     logits: TensorSpec,
     opset: int = 17,
-    scanned: Collection[str] = (),
+    loops: Loops = NO_LOOPS,
 ) -> None:
     """Convert the Paddle program in a folder into `model.onnx` beside it.
 
@@ -47,7 +48,7 @@ def to_onnx(
         image: The input.
         logits: The output.
         opset: 17 to 21.
-        scanned: Paths of layers that convolve with the first sample's kernel where a loop over samples is wanted.
+        loops: Which layers convolve with the first sample's kernel where a loop over samples is wanted.
 
     Raises:
         ConversionFailed: The converter failed, died, or wrote a graph that the ONNX checker refuses.
@@ -57,7 +58,9 @@ def to_onnx(
     try:
         converter.convert(program, folder / PADDLE_PARAMETERS, raw, check_opset(opset))
         model = _clean(raw, read_program(program))
-        scan_samples(model, scanned)
+        _check_size(model)
+        scan_samples(model, loops)
+        model = keep_channels_last(model) if loops.channels_last else model
         _write(model, folder / ONNX_MODEL, image, logits, opset)
     finally:
         raw.unlink(missing_ok=True)
@@ -74,13 +77,17 @@ def _clean(raw: Path, operations: Sequence[Operation]) -> Any:
     return model
 
 
+def _check_size(model: Any) -> None:
+    """Raises ConversionFailed for a model that does not fit into a file."""
+    if model.ByteSize() > _PROTOBUF_LIMIT_BYTES:
+        raise ConversionFailed("ONNX export", f"the file would have {model.ByteSize()} bytes, protobuf carries 2 GiB")
+
+
 def _write(model: Any, clean: Path, image: TensorSpec, logits: TensorSpec, opset: int) -> None:
     onnx, _ = _packages()
     _rename(model.graph, image, logits)
     del model.graph.value_info[:]
     model.producer_name, model.doc_string = "dyx", ""
-    if model.ByteSize() > _PROTOBUF_LIMIT_BYTES:
-        raise ConversionFailed("ONNX export", f"the file would have {model.ByteSize()} bytes, protobuf carries 2 GiB")
     if [entry.version for entry in model.opset_import] != [opset]:
         raise ConversionFailed("paddle2onnx", f"it wrote opset {model.opset_import}, not {opset}")
     written = model.SerializeToString()

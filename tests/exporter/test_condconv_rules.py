@@ -81,11 +81,11 @@ def site_of(layer: Any, affine: Affine | None) -> Site:
     return Site("layer", "condconv", "CondConv2D", read_condconv(layer), x.shape[1:], shape, None, after)
 
 
-def folded(site: Site, rule: str) -> Any:
+def folded(site: Site, rule: str, channels_last: bool = False) -> Any:
     (decision,) = make_plan([site], Target(tune_batch=8), (rule,)).decisions
     assert decision.offer.takes == site.norm
     with default_dtype("float64"):
-        return decision.offer.build(SharedConstants())
+        return decision.offer.build(SharedConstants(channels_last=channels_last))
 
 
 def relative(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -111,6 +111,16 @@ def test_fold_equals_definition(rule: str, geometry: str, bias: bool, norm: bool
     single = static.to(dtype="float32")
     got = single(paddle.to_tensor(x.astype("float32")), paddle.to_tensor(weights.astype("float32")))
     assert relative(got.numpy(), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_channels_last_change_no_answer(geometry: str) -> None:
+    layer = layer_of(bias=True, **GEOMETRIES[geometry])
+    static = folded(site_of(layer, None), "condconv/aggregate-kernel", channels_last=True)
+    for batch in (1, 5):
+        x, weights = inputs(batch)
+        got = static(paddle.to_tensor(x), paddle.to_tensor(weights)).numpy()
+        assert relative(got, definition(layer, x, weights, None)) < 1e-9
 
 
 @pytest.mark.parametrize("rule", TILED)

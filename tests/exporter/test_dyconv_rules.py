@@ -133,10 +133,17 @@ def site_of(layer: DyConvParameters, images: np.ndarray, affine: Affine | None =
     return Site("layer", "dyconv", "DYConv2D", layer, images.shape[1:], shape, None, after)
 
 
-def folded(layer: DyConvParameters, images: np.ndarray, rule: str, affine: Affine | None = None, **target: Any) -> Any:
+def folded(
+    layer: DyConvParameters,
+    images: np.ndarray,
+    rule: str,
+    affine: Affine | None = None,
+    channels_last: bool = False,
+    **target: Any,
+) -> Any:
     plan = make_plan([site_of(layer, images, affine)], Target(**target), (rule,))
     with default_dtype("float64"):
-        return plan.decisions[0].offer.build(SharedConstants())
+        return plan.decisions[0].offer.build(SharedConstants(channels_last=channels_last))
 
 
 def relative(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -163,12 +170,25 @@ def test_fold_equals_definition(rule: str, geometry: str, with_bias: bool, with_
     assert relative(single(paddle.to_tensor(images.astype("float32"))).numpy(), wanted) < 1e-5
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("with_norm", [True, False], ids=["norm", "no norm"])
+def test_channels_last_change_no_answer(geometry: str, with_norm: bool) -> None:
+    layer = make_layer(**GEOMETRIES[geometry], temperature=1.7)
+    affine = some_affine(layer.channels_out) if with_norm else None
+    static = folded(layer, varied(3), "dyconv/aggregate-kernel", affine, channels_last=True)
+    for batch in (1, 5):
+        images = varied(batch)
+        assert relative(static(paddle.to_tensor(images)).numpy(), definition(layer, images, affine)) < 1e-9
+
+
 @pytest.mark.parametrize(("c_out", "ones"), [(16, True), (15, False)])
 def test_a_bias_is_an_input_of_ones_where_few_channels_become_many(c_out: int, ones: bool) -> None:
     """Then nothing is added to the output, which is the larger of both maps."""
     layer = make_layer((1, 1), c_out=c_out)
     static = folded(layer, varied(1), "dyconv/aggregate-kernel", some_affine(c_out))
     assert (static.matrix.ones, static.bias is None) == (ones, ones)
+    rows = folded(layer, varied(1), "dyconv/aggregate-kernel", some_affine(c_out), channels_last=True)
+    assert rows.matrix.by_rows and rows.bias is not None, "there it would be copied into each row"
     bare = folded(replace(layer, bias=None), varied(1), "dyconv/aggregate-kernel")
     assert (bare.matrix.ones, bare.bias) == (False, None)
 

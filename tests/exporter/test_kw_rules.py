@@ -238,6 +238,24 @@ def test_fold_equals_definition(rule: str, name: str) -> None:
     assert relative(single(paddle.to_tensor(images.astype("float32"))), wanted) < 1e-5
 
 
+@pytest.mark.parametrize("name", LAYERS | AGGREGATED)
+def test_channels_last_change_no_answer(name: str) -> None:
+    layer = one(name)
+    static = built(site_of(layer, varied(name, layer, 1)), EXACT[0], SharedConstants(channels_last=True))
+    for batch in (1, 5):
+        images = varied(name, layer, batch)
+        assert relative(static(paddle.to_tensor(images)), definition(layer, images)) < 1e-9
+
+
+@pytest.mark.parametrize(("name", "whole"), [("1x1", True), ("3x3 strided", False), ("1x1, no bias", False)])
+def test_with_channels_last_blocks_of_outputs_meet_where_they_are_smaller(name: str, whole: bool) -> None:
+    """In kernels of 8 inputs for 72 positions, and in the map of 18 positions for kernels of 72; one is whole as is."""
+    layer = one(name)
+    site = site_of(layer, varied(name, layer, 1))
+    assert built(site, EXACT[0], SharedConstants(channels_last=True)).whole == whole
+    assert not built(site, EXACT[0]).whole
+
+
 @pytest.fixture
 def every_cell_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """All cells of several inputs get one of zeros, so that small layers show it."""

@@ -91,11 +91,11 @@ def site_of(parameters: OdConvParameters, affine: Affine | None = None) -> Site:
     return Site("layer", "odconv", "ODConv2D", parameters, (8, 9, 7), shape, None, after)
 
 
-def folded(site: Site, rule: str) -> Any:
+def folded(site: Site, rule: str, channels_last: bool = False) -> Any:
     (decision,) = make_plan([site], Target(tune_batch=8), (rule,)).decisions
     assert decision.offer.takes == site.norm
     with default_dtype("float64"):
-        return decision.offer.build(SharedConstants())
+        return decision.offer.build(SharedConstants(channels_last=channels_last))
 
 
 def relative(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -129,6 +129,17 @@ def test_every_fold_equals_definition(geometry: str, experts: int, norm: bool) -
             assert relative(layer(paddle.to_tensor(images)).numpy(), wanted) < 1e-9, "the definition is the layer's"
         single = static.to(dtype="float32")
         assert relative(single(paddle.to_tensor(images.astype("float32"))).numpy(), wanted) < 1e-5, rule
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("experts", [1, 4])
+def test_channels_last_change_no_answer(geometry: str, experts: int) -> None:
+    parameters = read_odconv(layer_of(experts, temperature=1.7, **GEOMETRIES[geometry]))
+    affine = some_affine(parameters.channels_out)
+    static = folded(site_of(parameters, affine), "odconv/aggregate-kernel", channels_last=True)
+    for batch in (1, 5):
+        images = varied(batch)
+        assert relative(static(paddle.to_tensor(images)).numpy(), definition(parameters, images, affine)) < 1e-9
 
 
 @pytest.mark.parametrize("rule", ["odconv/aggregate-kernel", "odconv/aggregate-winograd"])

@@ -57,6 +57,29 @@ def test_large_map_and_many_experts_prefer_one_kernel_per_sample() -> None:
     assert chosen == ["dyconv/aggregate-winograd", "dyconv/aggregate-kernel", "dyconv/mix-outputs"]
 
 
+def depthwise_site() -> Site:
+    """Of 64 channels at 56 × 56."""
+    walk = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 64)
+    layer = DyConvParameters(np.zeros((2, 64, 1, 3, 3)), None, walk, site().layer.routing)
+    return Site("depthwise", "dyconv", "DYConv2D", layer, (64, 56, 56), (64, 56, 56))
+
+
+@pytest.mark.parametrize(
+    ("backend", "rule", "last"),
+    [
+        ("openvino", "dyconv/aggregate-scan", True),
+        ("openvino", "dyconv/mix-outputs", False),
+        ("onnxruntime", "dyconv/aggregate-scan", False),
+    ],
+)
+def test_maps_keep_channels_last_around_loops_of_a_backend_that_wants_them_so(
+    backend: str, rule: str, last: bool
+) -> None:
+    plan = make_plan([depthwise_site(), site(kernel=1)], Target(backend=backend), (), preferred={"depthwise": rule})
+    assert plan.decisions[0].rule == rule
+    assert plan.channels_last == last
+
+
 def test_rule_asked_for_governs_every_site_of_its_kind() -> None:
     plan = make_plan([site("a"), site("b")], Target(), ["auto", "dyconv/mix-inputs"])
     assert [decision.rule for decision in plan.decisions] == ["dyconv/mix-inputs"] * 2

@@ -31,8 +31,9 @@ def convolved(x: np.ndarray, weight: np.ndarray, walk: Geometry) -> np.ndarray:
 @pytest.mark.parametrize("walk", walks(), ids=str)
 @pytest.mark.parametrize(("channels", "groups"), [(6, 1), (6, 2), (3, 1)])
 @pytest.mark.parametrize("channels_out", [4, 200])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["first", "last"])
 def test_a_kernel_on_rows_or_columns_is_the_convolution(
-    walk: Geometry, channels: int, groups: int, channels_out: int
+    walk: Geometry, channels: int, groups: int, channels_out: int, channels_last: bool
 ) -> None:
     random = np.random.default_rng(0)
     walk = Geometry(walk.kernel, walk.stride, walk.padding, walk.dilation, groups)
@@ -40,7 +41,8 @@ def test_a_kernel_on_rows_or_columns_is_the_convolution(
     weight = random.standard_normal((2, channels_out, channels // groups, *walk.kernel))
     scale = random.standard_normal((2, groups, weight[0].size // channels_out))
     with default_dtype("float64"):
-        matrix: Any = matrix_of(walk, channels, SIZE, SharedConstants(), channels_out)
+        shared = SharedConstants(channels_last=channels_last)
+        matrix: Any = matrix_of(walk, channels, SIZE, shared, channels_out)
         kernels = paddle.to_tensor(lying_for(matrix, weight)).reshape(kernel_shape(matrix, weight))
         got = applied(matrix, paddle.to_tensor(x), kernels).numpy()
         got_scaled = applied(matrix, paddle.to_tensor(x), kernels, paddle.to_tensor(scale)).numpy()
@@ -66,12 +68,15 @@ def test_kernels_stand_left_of_rows_where_they_are_the_larger_factor(
 
 
 def test_narrow_maps_and_kernels_of_one_tap_are_columns() -> None:
-    shared = SharedConstants()
-    for kernel, channels, groups, wanted in (
-        ((3, 3), 64, 1, Rows),
-        ((3, 3), 4, 1, Columns),
-        ((3, 3), 4, 2, Rows),
-        ((1, 1), 64, 1, Columns),
+    """The latter unless channels are last: then the map is rows as it lies."""
+    for kernel, channels, groups, first, last in (
+        ((3, 3), 64, 1, Rows, Rows),
+        ((3, 3), 4, 1, Columns, Columns),
+        ((3, 3), 4, 2, Rows, Rows),
+        ((1, 1), 64, 1, Columns, Rows),
+        ((1, 1), 64, 2, Columns, Columns),
     ):
         walk = Geometry(kernel, (1, 1), (0, 0), (1, 1), groups)
-        assert isinstance(matrix_of(walk, channels, SIZE, shared), wanted)
+        for channels_last, wanted in ((False, first), (True, last)):
+            shared = SharedConstants(channels_last=channels_last)
+            assert isinstance(matrix_of(walk, channels, SIZE, shared), wanted)

@@ -20,7 +20,7 @@ from dyx.exporter.folded.constants import SharedConstants
 from dyx.exporter.folded.depthwise import DepthwiseScan, depthwise_per_sample, sample_by_sample
 from dyx.exporter.rule import Offer, Refusal, Site, Target
 from dyx.exporter.rules import RULES
-from dyx.exporter.scan import scan_samples
+from dyx.exporter.scan import NO_LOOPS, Loops, scan_samples
 from dyx.nn.condconv import CondConv2D, CondRouting
 from dyx.nn.dyconv import DYConv2D
 from dyx.nn.geometry import Geometry
@@ -166,7 +166,7 @@ def model_of(kernel: str) -> onnx.ModelProto:
 def test_other_computed_kernels_are_left_alone() -> None:
     model = model_of("Reshape")
     before = model.SerializeToString()
-    scan_samples(model, ())
+    scan_samples(model, NO_LOOPS)
     assert model.SerializeToString() == before
 
 
@@ -180,7 +180,7 @@ def test_other_computed_kernels_are_left_alone() -> None:
 )
 def test_what_the_converter_made_otherwise_is_refused(kernel: str, layer: str, words: str) -> None:
     with pytest.raises(ConversionFailed, match=words):
-        scan_samples(model_of(kernel), (layer,))
+        scan_samples(model_of(kernel), Loops((layer,)))
 
 
 def test_what_a_loop_of_the_users_own_takes_from_outside_stays() -> None:
@@ -204,7 +204,7 @@ def test_what_a_loop_of_the_users_own_takes_from_outside_stays() -> None:
     image, kernels, logits = (helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
     graph = helper.make_graph(nodes, "graph", [image, kernels], [logits], held)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    scan_samples(model, ("layer",))
+    scan_samples(model, Loops(("layer",)))
     onnx.checker.check_model(model, full_check=True)
     assert {tensor.name for tensor in model.graph.initializer} >= {"offset"}
     assert [node.op_type for node in model.graph.node] == ["Reshape", "Reshape", "Scan", "Reshape", "Scan"]

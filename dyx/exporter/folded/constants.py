@@ -45,9 +45,14 @@ class StaticConv(Layer):
 
 
 class SharedConstants:
-    """Constants that several layers of one static network use, each held once, and what such layers must agree on."""
+    """Constants that several layers of one static network use, each held once, and what such layers must agree on.
 
-    def __init__(self) -> None:
+    Args:
+        channels_last: Whether maps are to lie with their channels last between layers, where layers can choose.
+    """
+
+    def __init__(self, *, channels_last: bool = False) -> None:
+        self.channels_last = channels_last
         self._held: dict[str, Any] = {}
         self._agreed: dict[str, bool] = {}
 

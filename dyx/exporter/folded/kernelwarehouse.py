@@ -16,7 +16,16 @@ import numpy as np
 from dyx.exporter.folded.constants import SharedConstants, constant
 from dyx.exporter.folded.factors import as_factor, gathered, with_zero
 from dyx.exporter.folded.kw_attention import ContrastAttention
-from dyx.exporter.folded.rows import Columns, LinearRows, Matrix, Rows, moves, output_size, tap_table
+from dyx.exporter.folded.rows import (
+    Columns,
+    LinearRows,
+    Matrix,
+    Rows,
+    map_of_rows,
+    moves,
+    output_size,
+    tap_table,
+)
 from dyx.exporter.folded.tiles import Tiles
 from dyx.nn.framework import Layer, functional, paddle
 from dyx.nn.kw_parameters import KwParameters
@@ -158,7 +167,8 @@ class KernelPerSample(FoldedCells):
     ) -> None:
         super().__init__(layer)
         self.kernels, self.matrix = RightKernels(layer, shared, left=left), matrix
-        self.whole = layer.geometry.groups > 1 or (isinstance(matrix, Tiles) and layer.grid.out > 1)
+        self.channels_last = isinstance(matrix, Rows) and matrix.channels_last
+        self.whole = layer.geometry.groups > 1 or (layer.grid.out > 1 and self._wants_whole(matrix))
 
     def forward(self, x: Any) -> Any:
         """`(B, C_out, H', W')` of a map, `(B, …, C_out)` of a linear layer's input."""
@@ -166,15 +176,26 @@ class KernelPerSample(FoldedCells):
         if isinstance(self.matrix, Tiles):
             return self.with_bias(self.matrix.applied(wide, kernels))
         matrix = self.matrix(wide)
-        if self.matrix.by_rows:
-            return self.of_rows(paddle.matmul(matrix, kernels), x)
-        return self.of_columns(paddle.matmul(kernels, matrix), x)
+        if not self.matrix.by_rows:
+            return self.of_columns(paddle.matmul(kernels, matrix), x)
+        y = paddle.matmul(matrix, kernels)
+        return self._turned_last(y, x) if self.channels_last else self.of_rows(y, x)
+
+    def _wants_whole(self, matrix: Matrix | LinearRows) -> bool:
+        """Whether blocks of a kernel are put together: for tiles, or where a map's blocks would cost more."""
+        if isinstance(matrix, Rows) and matrix.channels_last:
+            return prod(output_size(self.geometry, matrix.size)) > self.kernels.shape[2]
+        return isinstance(matrix, Tiles)
+
+    def _turned_last(self, y: Any, x: Any) -> Any:
+        """The output of rows `(B, blocks, positions, channels)` whose turn the next layer undoes."""
+        y = y.transpose([0, 2, 1, 3]).reshape([-1, 1, y.shape[2], self.channels_out]) if y.shape[1] > 1 else y
+        return self.with_bias(map_of_rows(y, output_size(self.geometry, tuple(x.shape[2:]))))
 
     def _factor(self, mixed: Any) -> Any:
         """`(B, blocks, depth, C_out / blocks)`, or transposed where the map comes as columns.
 
-        Blocks are those of the grid; groups where there are several, since blocks and groups may cut across. Tiles
-        take one kernel.
+        Blocks are those of the grid; groups where there are several, since blocks and groups may cut across; or one.
         """
         groups, transposed = self.geometry.groups, not self.matrix.by_rows
         if not self.whole:

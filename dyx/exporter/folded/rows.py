@@ -26,11 +26,12 @@ class Rows(Layer):
     """Rows of a map: im2col as one gather of whole positions, channels last.
 
     It measured faster than one-hot convolutions and than slices on all backends, and pads without a padding operator.
+    Of a 1×1 kernel they are the map itself, turned.
 
     Args:
         geometry: How the convolution walks.
         size: Of the maps that it will see; others are possible in eager mode, and slower.
-        shared: Holds the table of positions.
+        shared: Holds the table of positions, and says whether answers are turned last.
         kernels_left: Whether kernels are to be the left factor of a product with them.
         taps_first: Whether each tap makes rows of its own. Only with one group.
     """
@@ -48,7 +49,7 @@ class Rows(Layer):
     ) -> None:
         super().__init__()
         self.geometry, self.size, self.kernels_left, self.taps_first = geometry, size, kernels_left, taps_first
-        self.gathers = moves(geometry)
+        self.gathers, self.channels_last = moves(geometry), shared.channels_last and geometry.groups == 1
         if self.gathers:
             walk = f"{geometry.kernel} {geometry.stride} {geometry.padding} {geometry.dilation} of {size}"
             order = "taps first" if taps_first else "taps"
@@ -86,7 +87,7 @@ class Columns(Layer):
         ones: Whether a row of ones comes last, for a bias that is the last column of kernels. Only with one group.
     """
 
-    by_rows, kernels_left = False, True
+    by_rows, kernels_left, channels_last = False, True, False
 
     def __init__(self, geometry: Geometry, channels: int, *, ones: bool = False) -> None:
         super().__init__()
@@ -117,8 +118,11 @@ def matrix_of(
     Kernels are to stand on the left of it where they are the larger factor, or always with columns: runtimes repack
     what stands on the right. Without `channels_out` rows never stand there.
     """
-    if unfolds_by_convolution(geometry, channels) or not moves(geometry):
+    if unfolds_by_convolution(geometry, channels):
         return Columns(geometry, channels)
+    if not moves(geometry):
+        rows = shared.channels_last and geometry.groups == 1
+        return Rows(geometry, size, shared) if rows else Columns(geometry, channels)
     positions = prod(output_size(geometry, size))
     return Rows(geometry, size, shared, kernels_left=positions < channels_out // geometry.groups)
 
@@ -164,9 +168,17 @@ def applied(matrix: Matrix, x: Any, kernels: Any, scale: Any = None) -> Any:
     if left:
         y = paddle.matmul(kernels, inputs, transpose_y=matrix.by_rows)
     else:
-        y = paddle.matmul(inputs, kernels).transpose([0, 1, 3, 2])
+        y = paddle.matmul(inputs, kernels)
+        if matrix.channels_last:
+            return map_of_rows(y, size)
+        y = y.transpose([0, 1, 3, 2])
     # With -1 for the batch and not 0: Paddle's oneDNN then takes a transpose before it along.
     return y.reshape([-1, groups * channels, *size])
+
+
+def map_of_rows(y: Any, size: tuple[int, ...]) -> Any:
+    """The map `(B, C, H', W')` of rows `(B, 1, H'·W', C)`: turned last of all, for the next layer to turn it back."""
+    return y.reshape([-1, *size, y.shape[3]]).transpose([0, 3, 1, 2])
 
 
 def scales_kernel(matrix: Matrix, x: Any, kernels: Any) -> bool:

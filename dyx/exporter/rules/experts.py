@@ -220,7 +220,7 @@ def _batched_matmul(site: Site, mixture: Callable[[Site], Mixture]) -> Offer:
 
     def build(shared: SharedConstants) -> AggregateKernel:
         mixed, walk = mixture(site), layer.geometry
-        if widens(site) and mixed.bias is not None and mixed.offset is None:
+        if widens(site) and mixed.bias is not None and mixed.offset is None and not shared.channels_last:
             weight = np.concatenate([mixed.weight, mixed.bias[:, :, None, None, None]], axis=2)
             columns = Columns(walk, layer.channels_in, ones=True)
             return AggregateKernel(mixed.routing, weight, None, None, walk, columns)
