@@ -167,7 +167,8 @@ def _verdict(
     alone: np.ndarray | None,
 ) -> Verdict:
     rows = _arranged(len(references.image), batch)
-    got = _answers(runner, references, rows, batch)
+    # One at a time they have answered already.
+    got = _answers(runner, references, rows, batch) if alone is None or batch > 1 else alone
     wanted, kinds = references.logits[rows], references.kind[rows]
     if got.shape != wanted.shape:
         return _failed(artifact, runner.backend, batch, shape_ok=False)

@@ -57,6 +57,18 @@ def test_faithful_runner_passes() -> None:
         assert verdict.cosine > 1 - 1e-9
 
 
+def test_each_row_answers_alone_once() -> None:
+    sizes: list[int] = []
+
+    def counted(logits: np.ndarray, image: np.ndarray) -> np.ndarray:
+        sizes.append(len(image))
+        return logits
+
+    alone, seven = verdicts(counted, (1, 7))
+    assert (alone.batch, seven.batch) == (1, 7)
+    assert sizes == [1] * 64 + [7] * 10
+
+
 def test_error_is_scaled_within_a_kind() -> None:
     """1e-3 is nothing beside the logits of a large input, and a miss beside those of a uniform one."""
     (verdict,) = verdicts(lambda logits, image: logits + 1e-3, (64,))
