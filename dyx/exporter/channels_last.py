@@ -78,8 +78,9 @@ def _spell_out(model: Any) -> None:
 def _pooled_lines(graph: Any, pool: Any, shape: Sequence[int]) -> list[Any]:
     """A pooling along whole lines as a product with a constant, of a map whose channels are last."""
     attributes = {attribute.name: list(attribute.ints) for attribute in pool.attribute}
-    whole = attributes["kernel_shape"] == [1, shape[3]] and not any(attributes.get("pads", ()))
-    return _line_means(graph, pool, shape[3]) if whole else []
+    padded = "auto_pad" in attributes or any(attributes.get("pads", ()))
+    whole = attributes["kernel_shape"] == [1, shape[3]] and attributes.get("strides", [1])[0] == 1
+    return _line_means(graph, pool, shape[3]) if whole and not padded else []
 
 
 def _pooled_map(graph: Any, pool: Any, shape: Sequence[int]) -> list[Any]:

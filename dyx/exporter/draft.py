@@ -16,7 +16,6 @@ from dyx.exporter.converter import Converter
 from dyx.exporter.folded.depthwise import sample_by_sample
 from dyx.exporter.graphs import PlannedGraph
 from dyx.exporter.planned import Planned, preprocess_of
-from dyx.exporter.rule import CHANNELS_LAST
 from dyx.exporter.scan import Loops
 from dyx.exporter.settings import ExportSettings
 from dyx.exporter.to_onnx import to_onnx
@@ -104,7 +103,7 @@ def convert(static: Any, draft: Bundle, settings: ExportSettings, converter: Con
             progress("converting to ONNX")
             with sample_by_sample(static) as scanned:
                 to_paddle(static, draft.input, scratch)
-            loops = Loops(scanned, channels_last=bool(scanned) and settings.tune_backend in CHANNELS_LAST)
+            loops = Loops(scanned, channels_last=draft.manifest["plan"]["channels_last"])
             to_onnx(converter, scratch, draft.input, draft.output, settings.opset, loops)
         if "paddle" in settings.formats and (scanned or "onnx" not in settings.formats):
             progress("exporting to Paddle Inference")

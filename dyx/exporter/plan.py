@@ -75,6 +75,7 @@ class Plan:
             "tune_cpu": self.target.cpu,
             "sites": [decision.to_json(self.target.priced_batch) for decision in self.decisions],
             "joined": [list(pair) for pair in self.joined],
+            "channels_last": self.channels_last,
         }
 
     @property

@@ -196,6 +196,7 @@ def _plan_section(title: str, plan: Mapping[str, Any], text: list[str]) -> Secti
         f"Batch {plan['batch']}, {priced_for(plan)}.",
         *([f"Only approximated, on request: {', '.join(lossy)}."] if lossy else []),
         *([f"Maps keep their positions first between {'; '.join(joined)}."] if joined else []),
+        *(["Maps keep their channels last between layers."] if plan.get("channels_last") else []),
         *text,
     ]
     return Section(title, text, tables=[_sites_table(sites)])

@@ -109,6 +109,7 @@ def test_nodes_bear_the_paths_of_layers(bundle: Bundle) -> None:
     assert len(set(names)) == len(names)
     paths = {path for path, _ in dyx.fold(Blocks(), shape=SHAPE).named_sublayers()}
     assert {"dynamic.act/Clip", "omni.gate/Mul", "stem/Conv", "warehouse.depthwise.depthwise/Scan"} <= set(names)
+    assert "omni.gate.gate/MatMul" in names, "a gate takes means by products too"
     assert {layer_of(name) for name in names} <= {*paths, ""}
 
 
@@ -128,8 +129,8 @@ def test_a_frozen_batch_and_the_last_opset(tmp_path: Path) -> None:
     assert sum(node.op_type == "Scan" for node in model.graph.node) == 3
 
 
-def pooled(kernel: list[int]) -> onnx.ModelProto:
-    """A batch norm, a pooling with such a kernel, and a global one; biased variances, so that ε counts."""
+def pooled(**pooling: Any) -> onnx.ModelProto:
+    """A batch norm, such a pooling, and a global one; variances are so small that ε counts."""
     random = np.random.default_rng(0)
     norms = {"scale": (0.5, 2), "shift": (-1, 1), "mean": (-1, 1), "variance": (1e-4, 2e-3)}
     held = [numpy_helper.from_array(random.uniform(*ends, 4).astype("float32"), name) for name, ends in norms.items()]
@@ -137,28 +138,40 @@ def pooled(kernel: list[int]) -> onnx.ModelProto:
         helper.make_node(
             "BatchNormalization", ["image", *norms], ["norm/y"], name="norm/BatchNormalization", epsilon=1e-3
         ),
-        helper.make_node("AveragePool", ["norm/y"], ["lines/y"], name="lines/AveragePool", kernel_shape=kernel),
+        helper.make_node("AveragePool", ["norm/y"], ["lines/y"], name="lines/AveragePool", **pooling),
         helper.make_node("Relu", ["norm/y"], ["map/relu"], name="map/Relu"),
         helper.make_node("GlobalAveragePool", ["map/relu"], ["map/y"], name="map/GlobalAveragePool"),
         helper.make_node("Add", ["lines/y", "map/y"], ["logits"], name="Add"),
     ]
-    shapes = {"image": ["batch", 4, 6, 7], "logits": ["batch", 4, 7 - kernel[0], 8 - kernel[1]]}
+    shapes = {"image": ["batch", 4, 6, 7], "logits": ["batch", 4, "lines", "columns"]}
     image, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
     graph = helper.make_graph(nodes, "graph", [image], [logits], held)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.parametrize("kernel", [[1, 7], [2, 7], [1, 6], [6, 7]], ids=str)
-def test_poolings_and_norms_become_products_of_the_same_answers(kernel: list[int]) -> None:
-    """Of poolings only those that take whole lines, or whole maps by their name."""
-    model, image = pooled(kernel), np.random.default_rng(1).standard_normal((3, 4, 6, 7)).astype("float32")
+@pytest.mark.parametrize(
+    ("pooling", "products"),
+    [
+        ({"kernel_shape": [1, 7]}, 2),
+        ({"kernel_shape": [1, 7], "pads": [0, 0, 0, 0], "strides": [1, 2]}, 2),
+        ({"kernel_shape": [1, 7], "strides": [2, 1]}, 1),
+        ({"kernel_shape": [2, 7]}, 1),
+        ({"kernel_shape": [1, 6]}, 1),
+        ({"kernel_shape": [6, 7]}, 1),
+        ({"kernel_shape": [1, 7], "pads": [0, 3, 0, 3]}, 1),
+        ({"kernel_shape": [1, 7], "auto_pad": "SAME_UPPER"}, 1),
+    ],
+    ids=str,
+)
+def test_poolings_and_norms_become_products_of_the_same_answers(pooling: dict[str, Any], products: int) -> None:
+    """Of poolings only those that take each whole line, and whole maps by their name."""
+    model, image = pooled(**pooling), np.random.default_rng(1).standard_normal((3, 4, 6, 7)).astype("float32")
     (wanted,) = ReferenceEvaluator(model).run(None, {"image": image})
     kept = keep_channels_last(model)
     onnx.checker.check_model(kept, full_check=True)
     (got,) = ReferenceEvaluator(kept).run(None, {"image": image})
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
     kinds = Counter(node.op_type for node in kept.graph.node)
+    assert (kinds["MatMul"], kinds["AveragePool"]) == (products, 2 - products)
     assert kinds["BatchNormalization"] == 0 and kinds["GlobalAveragePool"] == 1
-    assert kinds["MatMul"] == (2 if kernel == [1, 7] else 1)
-    assert kinds["AveragePool"] == (0 if kernel == [1, 7] else 1)
     assert {layer_of(node.name) for node in kept.graph.node if node.op_type == "MatMul"} <= {"lines", "map"}

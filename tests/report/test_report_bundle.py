@@ -49,6 +49,13 @@ def strings(value: Any) -> Iterator[str]:
         yield value
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_how_maps_lie_between_layers_is_told(bundle: Bundle, kept: bool) -> None:
+    assert bundle.manifest["plan"]["channels_last"] is False
+    changed = with_changes(bundle, plan={**bundle.manifest["plan"], "channels_last": kept})
+    assert ("Maps keep their channels last between layers." in page(changed)) == kept
+
+
 def test_every_layer_has_its_rule_form_costs_and_neighbours(bundle: Bundle, read_whole: Any) -> None:
     seen = read_whole(page(bundle))
     sites = bundle.manifest["plan"]["sites"]
