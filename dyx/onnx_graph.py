@@ -51,6 +51,14 @@ def inner_names(graph: Any) -> set[str]:
     return {node.name for node in with_inner(graph.node)} - {node.name for node in graph.node}
 
 
+def replace_node(graph: Any, place: int, nodes: Sequence[Any]) -> None:
+    """Put nodes where one of an `onnx.GraphProto` is; the last of them gives what that one gave."""
+    nodes[-1].output[:] = graph.node[place].output
+    del graph.node[place]
+    for node in reversed(nodes):
+        graph.node.insert(place, node)
+
+
 def layer_of(name: str) -> str:
     """The path of the layer in the name of a node, "" for the network's own forward."""
     return name.rpartition(SEPARATOR)[0]

@@ -18,7 +18,7 @@ from dyx.errors import PackageMissing
 from dyx.exporter.algebra import Affine
 from dyx.exporter.naming import name_by_layer
 from dyx.exporter.scan import TO_FIRST, TO_LAST, shapes_of
-from dyx.onnx_graph import ops_of
+from dyx.onnx_graph import ops_of, replace_node
 from dyx.runtime.onnxruntime_profile import layers_of_optimised
 
 
@@ -67,12 +67,8 @@ def _spell_out(model: Any) -> None:
     for place, node in reversed([*enumerate(graph.node)]):
         spell = _SPELLINGS.get(node.op_type)
         shape = shapes.get(node.input[0], []) if spell else []
-        nodes = spell(graph, node, shape) if spell and len(shape) == 4 and all(shape[1:]) else []
-        if nodes:
-            nodes[-1].output[:] = node.output
-            del graph.node[place]
-        for each in reversed(nodes):
-            graph.node.insert(place, each)
+        if spell and len(shape) == 4 and all(shape[1:]) and (nodes := spell(graph, node, shape)):
+            replace_node(graph, place, nodes)
 
 
 def _pooled_lines(graph: Any, pool: Any, shape: Sequence[int]) -> list[Any]:

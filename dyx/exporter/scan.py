@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dyx.errors import ConversionFailed
-from dyx.onnx_graph import SEPARATOR, layer_of, with_inner
+from dyx.onnx_graph import SEPARATOR, layer_of, replace_node, with_inner
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,7 @@ def _replace(graph: Any, conv: Any, kernels: str, shapes: Mapping[str, list[int]
     answers = reshaped(scan, map_out, "answers")
     if channels_last:
         nodes.append(_turned(conv, answers, TO_FIRST, "answers"))
-    nodes[-1].output[:] = conv.output
-    place = [node.name for node in graph.node].index(conv.name)
-    del graph.node[place]
-    for node in reversed(nodes):
-        graph.node.insert(place, node)
+    replace_node(graph, [node.name for node in graph.node].index(conv.name), nodes)
 
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
