@@ -77,6 +77,15 @@ def cifar_archive() -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _kept_converter() -> Iterator[None]:
+    """Exports of one process hand their converter on: it takes each 2.5 s of a core to start."""
+    from dyx.exporter.converter import Converter
+
+    with Converter.kept():
+        yield
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`made_once(name, model, **settings)`: a bundle that the processes of a test run share.

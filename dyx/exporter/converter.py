@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from dyx.child import Child
 from dyx.errors import ConversionFailed
@@ -21,8 +23,27 @@ class Converter:
     the converter has ended it.
     """
 
+    _spare: ClassVar[list[Child] | None] = None
+    """Processes that wait for another export; None where none are kept."""
+
     def __init__(self) -> None:
         self._child: Child | None = None
+        self._is_busy = False
+
+    @classmethod
+    @contextmanager
+    def kept(cls) -> Iterator[None]:
+        """Let each export inside hand its process on to the next, where many bundles are made; all end in the end.
+
+        Meanwhile it holds the memory that the largest program took.
+        """
+        before, cls._spare = cls._spare, []
+        try:
+            yield
+        finally:
+            for child in cls._spare:
+                child.end()
+            cls._spare = before
 
     def start(self) -> None:
         """Start the process, where there is none, and return at once: it gets ready while others work."""
@@ -31,25 +52,40 @@ class Converter:
     def convert(self, program: Path, parameters: Path, out: Path, opset: int) -> None:
         """Write the ONNX file of a Paddle program. Raises ConversionFailed where the converter fails or dies."""
         child = self._started()
+        self._is_busy = True
         try:
             child.ask([*(str(path.absolute()) for path in (program, parameters, out)), opset])
         except (EOFError, OSError) as error:
             death = f"{_death(child)}; {_last_words(child)}"
             self.close()
             raise ConversionFailed("paddle2onnx", death) from error
+        self._is_busy = False
         if not out.is_file() or out.stat().st_size == 0:  # it logs errors and goes on
             raise ConversionFailed("paddle2onnx", f"it ended well but wrote no file; {_last_words(child)}")
 
     def _started(self) -> Child:
         if self._child is None:
-            self._child = Child("-m", "dyx.exporter.paddle2onnx_child")
+            self._child, self._is_busy = self._waiting() or Child("-m", "dyx.exporter.paddle2onnx_child"), False
         return self._child
 
+    def _waiting(self) -> Child | None:
+        """One of the processes that are kept, if any has lived on."""
+        while self._spare:
+            child = self._spare.pop()
+            if child.process.poll() is None:
+                return child
+            child.end()
+        return None
+
     def close(self) -> None:
-        """End the process; what is converted afterwards starts another."""
-        if self._child is not None:
-            self._child.end()
-            self._child = None
+        """End the process, unless it is kept; what is converted afterwards needs another."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if self._spare is not None and not self._is_busy and child.process.poll() is None:
+            self._spare.append(child)
+        else:
+            child.end()
 
     def __enter__(self) -> Self:
         return self

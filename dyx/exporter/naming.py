@@ -44,7 +44,7 @@ def _note(path: str) -> None:
         return
     for operation in reversed(paddle.static.default_main_program().global_block().ops):
         # Paddle's own note is there already; it names classes, and begins with a slash.
-        if not operation.attrs().get(LAYER, "/").startswith("/"):
+        if operation.has_attr(LAYER) and not operation.str_attr(LAYER).startswith("/"):
             break
         if not operation.name().startswith("builtin."):
             operation.set_str_attr(LAYER, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from paddle import nn
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PARAMETERS, PADDLE_PROGRAM
+from dyx.child import Child
 from dyx.errors import ConversionFailed
 from dyx.exporter.converter import Converter
 from dyx.exporter.to_paddle import to_paddle
@@ -28,6 +30,12 @@ converter.start()
 print(converter._child.process.pid, flush=True)
 time.sleep(60)
 """
+
+
+@pytest.fixture(autouse=True)
+def _not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests' exports hand their process on."""
+    monkeypatch.setattr(Converter, "_spare", None)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +99,45 @@ def test_after_its_death_another_one_goes_on(
         assert not list(tmp_path.iterdir())
         assert converted(converter, programs[0], tmp_path)
         assert len(pids) == 3 and not any(map(is_alive, pids[:2]))
+
+
+def test_kept_it_serves_the_next_export_and_ends_at_last(
+    is_alive: Callable[[int], bool], programs: tuple[Path, Path], pids: list[int], tmp_path: Path
+) -> None:
+    with Converter.kept():
+        for folder in programs:
+            with Converter() as converter:
+                assert converted(converter, folder, tmp_path)
+        assert len(pids) == 1 and is_alive(pids[0])
+    assert not is_alive(pids[0])
+
+
+def test_kept_is_none_that_failed_died_or_is_still_at_work(
+    is_alive: Callable[[int], bool],
+    programs: tuple[Path, Path],
+    pids: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dyx.exporter.converter._PATIENCE_S", 60)
+
+    def interrupted(_child: Child, _order: object) -> None:
+        raise KeyboardInterrupt
+
+    with Converter.kept():
+        with Converter() as converter, pytest.raises(ConversionFailed):
+            converted(converter, tmp_path / "missing", tmp_path)
+        with monkeypatch.context() as patch, Converter() as converter, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Child, "ask", interrupted)
+            converted(converter, programs[0], tmp_path)
+        assert len(pids) == 2 and not any(map(is_alive, pids))
+        with Converter() as converter:
+            converter.start()
+        os.kill(pids[2], signal.SIGKILL)
+        os.waitid(os.P_PID, pids[2], os.WEXITED | os.WNOWAIT)
+        with Converter() as converter:
+            assert converted(converter, programs[0], tmp_path)
+        assert len(pids) == 4
 
 
 def test_relative_paths_are_those_of_the_caller(
