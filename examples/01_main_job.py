@@ -66,7 +66,7 @@ def ratios() -> list[str]:
 def main() -> None:
     """Run every step; stop at the first that fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", default="6", help="of training")
+    parser.add_argument("--epochs", default="3", help="of training")
     epochs = parser.parse_args().epochs
     started = time.monotonic()
     DEMO.mkdir(exist_ok=True)

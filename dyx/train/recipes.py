@@ -97,9 +97,9 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "digits",
         epochs=10,
-        batch=64,
+        batch=32,
         optimizer="adam",
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         milestones=(),
         weight_decay=1e-5,
         label_smoothing=0.1,

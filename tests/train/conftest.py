@@ -25,7 +25,7 @@ def train_tiny(tiny: str) -> Callable[..., Run]:
     from dyx.train import train
 
     def run(out: Path, **settings: Any) -> Run:
-        usual = {"shape": (3, 16, 16), "epochs": 3, "form": "grouped", "threads": 1}
+        usual = {"shape": (3, 16, 16), "epochs": 3, "batch": 64, "learning_rate": 1e-3, "form": "grouped", "threads": 1}
         return train(settings.pop("model", tiny), out=out, **(usual | settings))
 
     return run

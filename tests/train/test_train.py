@@ -422,7 +422,7 @@ def test_learning_rate_falls_after_each_milestone(
 
     early = replace(find_recipe("dyconv"), milestones=(1, 2), batch=256)
     monkeypatch.setattr(settings, "find_recipe", lambda _name: early)
-    run = train_tiny(tmp_path / "run", recipe="dyconv", epochs=3)
+    run = train_tiny(tmp_path / "run", recipe="dyconv", epochs=3, batch=None, learning_rate=None)
     rates = [row["learning_rate"] for row in run.record["history"]]
     assert rates == pytest.approx([0.1, 0.01, 0.001])
 
