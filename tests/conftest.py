@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import runpy
 import signal
@@ -24,6 +25,8 @@ NOTEBOOK = DATA / "notebook_alexnet.py"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that press Ctrl-C must hear it, which the processes of pytest-xdist do not."""
+    # Paddle, sympy and graphs are millions of objects: to look for cycles as often as usual takes a sixth of the time.
+    gc.set_threshold(10_000, 20, 10)
     if hasattr(config, "workerinput"):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
