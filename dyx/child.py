@@ -25,9 +25,11 @@ class Child:
 
     Attributes:
         process: For its status and signals.
+        is_busy: Whether it owes an answer; so it stays where whoever asked was interrupted.
     """
 
     def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self.is_busy = False
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         self._connection: Connection
         self._connection, other_end = Pipe()
@@ -43,8 +45,11 @@ class Child:
 
     def ask(self, order: Any) -> Any:
         """The answer to an order. Raises EOFError, OSError where the process is gone."""
+        self.is_busy = True
         self._connection.send_bytes(json.dumps(order).encode())
-        return json.loads(self._connection.recv_bytes())
+        answer = self._connection.recv_bytes()
+        self.is_busy = False
+        return json.loads(answer)
 
     def status(self, patience_s: float) -> int | None:
         """What it exits with, or less than 0 where a signal ends it; None where it goes on for longer."""

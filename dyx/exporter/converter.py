@@ -28,7 +28,6 @@ class Converter:
 
     def __init__(self) -> None:
         self._child: Child | None = None
-        self._is_busy = False
 
     @classmethod
     @contextmanager
@@ -52,20 +51,18 @@ class Converter:
     def convert(self, program: Path, parameters: Path, out: Path, opset: int) -> None:
         """Write the ONNX file of a Paddle program. Raises ConversionFailed where the converter fails or dies."""
         child = self._started()
-        self._is_busy = True
         try:
             child.ask([*(str(path.absolute()) for path in (program, parameters, out)), opset])
         except (EOFError, OSError) as error:
             death = f"{_death(child)}; {_last_words(child)}"
             self.close()
             raise ConversionFailed("paddle2onnx", death) from error
-        self._is_busy = False
         if not out.is_file() or out.stat().st_size == 0:  # it logs errors and goes on
             raise ConversionFailed("paddle2onnx", f"it ended well but wrote no file; {_last_words(child)}")
 
     def _started(self) -> Child:
         if self._child is None:
-            self._child, self._is_busy = self._waiting() or Child("-m", "dyx.exporter.paddle2onnx_child"), False
+            self._child = self._waiting() or Child("-m", "dyx.exporter.paddle2onnx_child")
         return self._child
 
     def _waiting(self) -> Child | None:
@@ -80,11 +77,9 @@ class Converter:
     def close(self) -> None:
         """End the process, unless it is kept; what is converted afterwards needs another."""
         child, self._child = self._child, None
-        if child is None:
-            return
-        if self._spare is not None and not self._is_busy and child.process.poll() is None:
+        if child is not None and self._spare is not None and not child.is_busy:
             self._spare.append(child)
-        else:
+        elif child is not None:
             child.end()
 
     def __enter__(self) -> Self:

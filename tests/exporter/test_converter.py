@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pytest
 from paddle import nn
 
 from dyx.bundle import ONNX_MODEL, PADDLE_PARAMETERS, PADDLE_PROGRAM
-from dyx.child import Child
 from dyx.errors import ConversionFailed
 from dyx.exporter.converter import Converter
 from dyx.exporter.to_paddle import to_paddle
@@ -33,9 +33,10 @@ time.sleep(60)
 
 
 @pytest.fixture(autouse=True)
-def _not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other tests' exports hand their process on."""
+def _as_users_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not kept, as the other tests' exports have it; and a busy machine may take its time to end a process."""
     monkeypatch.setattr(Converter, "_spare", None)
+    monkeypatch.setattr("dyx.exporter.converter._PATIENCE_S", 60)
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +84,9 @@ def test_one_process_converts_all_and_as_one_of_each_would(
 
 
 def test_after_its_death_another_one_goes_on(
-    is_alive: Callable[[int], bool],
-    programs: tuple[Path, Path],
-    pids: list[int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    is_alive: Callable[[int], bool], programs: tuple[Path, Path], pids: list[int], tmp_path: Path
 ) -> None:
     """paddle2onnx ends the whole interpreter at opset 22, and raises where there is no program."""
-    monkeypatch.setattr("dyx.exporter.converter._PATIENCE_S", 60)
     with Converter() as converter:
         with pytest.raises(ConversionFailed, match="it was ended by SIGABRT; its last words: "):
             converted(converter, programs[0], tmp_path, opset=22)
@@ -119,16 +115,14 @@ def test_kept_is_none_that_failed_died_or_is_still_at_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dyx.exporter.converter._PATIENCE_S", 60)
-
-    def interrupted(_child: Child, _order: object) -> None:
+    def interrupted(_connection: Connection) -> bytes:
         raise KeyboardInterrupt
 
     with Converter.kept():
         with Converter() as converter, pytest.raises(ConversionFailed):
             converted(converter, tmp_path / "missing", tmp_path)
         with monkeypatch.context() as patch, Converter() as converter, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Child, "ask", interrupted)
+            patch.setattr(Connection, "recv_bytes", interrupted)
             converted(converter, programs[0], tmp_path)
         assert len(pids) == 2 and not any(map(is_alive, pids))
         with Converter() as converter:
