@@ -10,6 +10,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2
 # Threads of one that wait for each other must not spin on the core that the other works on.
 test slow: export OMP_WAIT_POLICY := PASSIVE
 READY := .venv/ready
+# Compiled once, when first imported, instead of in every process: Paddle alone takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test slow bench check clean
 
@@ -46,7 +48,7 @@ check: $(READY) ## Format, lint, types, layer rule.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "dyx needs Python 3.11 or 3.12 to export (paddle2onnx has no other wheels); none was found on PATH. Set PYTHON=/path/to/python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[paddle,onnx,openvino,bench,loadgen,train,plot,log,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[paddle,onnx,openvino,bench,loadgen,train,plot,log,dev]'
 	touch $(READY)
 
 clean: ## Remove what these commands made.
