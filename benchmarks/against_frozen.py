@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each side is measured at the least")
     parser.add_argument("--out", type=Path, default=records_here(), help="folder of the records")
     asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
     for model in asked.model:
         for batch in asked.batch or NETWORKS.get(model, (8, 32)):
             measure(model, batch, asked.backend, asked.seconds, asked.out)
