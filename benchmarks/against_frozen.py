@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zoo import BUNDLES, bundle_planned_for, records_here
+from zoo import BUNDLES, add_out, bundle_planned_for
 
 from dyx.bench import bench, bundle_contender, tabulate
 from dyx.bundle import FORMAT_FILES, Bundle
@@ -96,9 +96,8 @@ def main() -> None:
     )
     parser.add_argument("--backend", nargs="*", choices=BACKENDS.names, default=list(BACKENDS.names))
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each side is measured at the least")
-    parser.add_argument("--out", type=Path, default=records_here(), help="folder of the records")
+    add_out(parser)
     asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
     for model in asked.model:
         for batch in asked.batch or NETWORKS.get(model, (8, 32)):
             measure(model, batch, asked.backend, asked.seconds, asked.out)

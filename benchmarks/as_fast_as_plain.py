@@ -11,9 +11,8 @@ alexnet-dy-cpu-<batch>.json.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from zoo import bundle_of, bundle_planned_for, plain_bundle_of, planned_for_its_backend, records_here, tell_on_stdout
+from zoo import add_out, bundle_of, bundle_planned_for, plain_bundle_of, planned_for_its_backend, tell_on_stdout
 
 from dyx.bench import Contender, bench, bundle_contender
 from dyx.bench.contender import OPEN_BUNDLE
@@ -53,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8, 64, 512])
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--out", type=Path, default=records_here())
+    add_out(parser)
     options = parser.parse_args()
     for batch in options.batch:
         found = bench(contenders(batch), batch=batch, seconds=options.seconds, progress=tell_on_stdout())

@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
-from pathlib import Path
 
-from zoo import bundle_of, planned_for_its_backend, records_here, tell_on_stdout
+from zoo import add_out, bundle_of, planned_for_its_backend, tell_on_stdout
 
 from dyx.bench import Contender, bench
 from dyx.bench.report import tabulate
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[8, 64])
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--mkl-as-it-comes", action="store_true")
-    parser.add_argument("--out", type=Path, default=records_here())
+    add_out(parser)
     options = parser.parse_args()
     mkl = "-mkl-as-it-comes" if options.mkl_as_it_comes else ""
     if mkl:

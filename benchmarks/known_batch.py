@@ -13,7 +13,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from zoo import bundle_planned_for, records_here, tell_on_stdout
+from zoo import add_out, bundle_planned_for, tell_on_stdout
 
 from dyx.bench import bench, bundle_contender
 from dyx.bench.report import tabulate
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", default=list(NETWORKS), help="of the zoo")
     parser.add_argument("--batch", type=int, nargs="*", help="images per call; by default as docs/speed.md has it")
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each side is measured at the least")
-    parser.add_argument("--out", type=Path, default=records_here(), help="folder of the records")
+    add_out(parser)
     asked = parser.parse_args()
     for name in asked.model:
         for batch in asked.batch or NETWORKS.get(name, (1, 8)):

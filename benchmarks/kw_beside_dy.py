@@ -9,9 +9,8 @@ for KernelWarehouse where dynamic convolution has 322.7.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from zoo import bundle_planned_for, records_here, tell_on_stdout
+from zoo import add_out, bundle_planned_for, tell_on_stdout
 
 from dyx.bench import bench, bundle_contender
 from dyx.bench.report import tabulate
@@ -26,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--out", type=Path, default=records_here(), help="folder of the record")
+    add_out(parser)
     options = parser.parse_args()
     contenders = [
         bundle_contender(bundle_planned_for(backend, name), backend, device="cpu", baseline=name == DY)

@@ -42,6 +42,17 @@ def records_here() -> Path:
     return RESULTS if has_avx512(environment()["cpu"]) else RESULTS / "avx2"
 
 
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """`--out`, the folder of a script's records: made at once, not missed when minutes of measuring are over."""
+    parser.add_argument("--out", type=_made, default=records_here(), help="folder of the records")
+
+
+def _made(folder: str) -> Path:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def bundle_of(name: str) -> Bundle:
     """The bundle of a model with seeded weights, exported and proven where it is not there yet."""
     return _bundle(name, BUNDLES / name)

@@ -113,7 +113,7 @@ class ODConv2D(PerSampleConv):
         """`spatial_b · Σ_k kernel_bk W_k`: `(B, C_out, C_in / groups, k, k)`."""
         mixed = self.weight if self.kernel_num == 1 else paddle.matmul(kernel, self.weight.flatten(1))
         if self.attention.spatial_fc is not None:
-            # Paddle's product of five axes took 1.3 to 2.4 times as long as that of three on a CPU.
+            # Paddle's product of five axes took 1.3 to 2.5 times as long as that of three on a CPU.
             mixed = mixed.reshape([0, -1, self.kernel_size**2]) * spatial.reshape([0, 1, -1])
         return mixed.reshape([-1, *self.weight.shape[1:]])
 
